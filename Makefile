@@ -8,14 +8,17 @@ HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
-LINKED  = $(patsubst %,$(BUILD)/%,test_heads_clip test_memory test_optimizers test_pytorch test_tiny_clip test_world)
+LINKED  = $(patsubst %,$(BUILD)/%,test_clip test_fvgpt test_heads_clip test_memory test_optimizers test_pytorch test_stopping \
+  test_tiny_clip test_world)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
-	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
+	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
+	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
+	@echo "make fuzz      fuzz every parser with clang's sanitizers, SECONDS=60 each"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
 	@echo "make clean     remove $(BUILD)"
 
@@ -29,12 +32,26 @@ pretrain: $(BUILD)/pretrain
 	$(BUILD)/pretrain $(BUILD)/tiny-clip
 	@echo "to use it: cp $(BUILD)/tiny-clip/config.json $(BUILD)/tiny-clip/model.safetensors $(BUILD)/tiny-clip/merges.txt examples/tiny-clip/"
 
+# The library for the browser, with SIMD and without, and the page that holds both.
+web: $(BUILD)/web/index.html
+
+$(BUILD)/web/index.html: $(BUILD)/web/simd.js $(BUILD)/web/scalar.js $(wildcard tools/web/*) $(wildcard examples/tiny-clip/*)
+	python3 tools/web/join.py $(BUILD)/web
+
+$(BUILD)/web/%.js: tools/web/web.c tools/web/build.sh tools/world.h tools/world_sets.h $(HEADERS)
+	@mkdir -p $(BUILD)/web
+	sh tools/web/build.sh $(BUILD)/web $*
+
 test:
 	@$(MAKE) -j4 --no-print-directory $(BUILD)/fvgpt $(BUILD)/world $(TESTS)
 	@sh tests/run.sh $(BUILD)
 
 board: $(BUILD)/world
 	@sh examples/board/run.sh $(BUILD)
+
+SECONDS = 60
+fuzz:
+	@sh tests/fuzz.sh $(BUILD) $(SECONDS)
 
 # The program is tools/fvgpt.c and tools/fvgpt_*.c; only fvgpt_library.c holds the bodies of the headers.
 $(BUILD)/fvgpt: $(FVGPT_OBJECTS)
@@ -46,22 +63,24 @@ $(BUILD)/tools/%.o: tools/%.c $(HEADERS) $(wildcard tools/fvgpt*.h)
 
 $(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
 
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
-$(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio: tests/random_model.h
+$(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/fuzz_*.c)): $(wildcard tests/fuzz*.h)
+$(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio $(BUILD)/test_quantised: tests/random_model.h
 
 $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/fvgpt*.h)
 
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
+$(BUILD)/world: tools/world_sets.h
 
 $(BUILD)/%: tools/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) $< -o $@ -lm
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC $< -o $@ -lm
 
 $(BUILD)/%: examples/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(CFLAGS) $(STB) -I. $< -o $@ -lm -lpthread
+	$(CC) $(CFLAGS) -DFVGPT_STATIC $(STB) -I. $< -o $@ -lm -lpthread
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
@@ -70,6 +89,10 @@ $(BUILD)/%: tests/%.c $(HEADERS)
 # Compiling the headers' bodies is most of a test's time: of private ones, only what is called is compiled.
 LEVEL = -O1 -DFVGPT_STATIC
 $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
+
+# These multiply little, and need the kernels of one level only.
+SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images fuzz_safetensors
+$(patsubst %,$(BUILD)/%,$(SCALAR)): LEVEL = -O1 -DFVGPT_STATIC -DFVGPT_NO_SIMD
 
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o
@@ -84,4 +107,4 @@ clean:
 linked:
 	@echo $(notdir $(LINKED))
 
-.PHONY: help all demo pretrain test board clean linked
+.PHONY: help all demo web board pretrain test fuzz clean linked

@@ -62,6 +62,16 @@
                                failure, is not redirected by a planted link, and never replaces
                                a device (chapter 2, "the platform").
 
+        FVGPT_NO_TRAINING      Nothing is trained, and files are only read.  Gradients, optimisers,
+                               losses, the fitting of heads, and whatever writes models are left
+                               out, here and in fvgpt_clip.h, with their declarations.  What loads
+                               a CLIP and whatever was tuned on it, and classifies, is left: two
+                               fifths of the code.
+
+      A program that is linked with -Wl,--gc-sections (on macOS -Wl,-dead_strip), after compiling
+      with -ffunction-sections -fdata-sections, loses what it does not call without this macro, too:
+      no table ties gradients or methods of training to what classifies.
+
       The header includes itself once per SIMD level (chapter 6).  So it must keep the name fvgpt.h
       and cannot be pasted into another file, unless FVGPT_NO_SIMD is defined.
 
@@ -179,6 +189,13 @@
 #define FVG_DEF extern
 #endif
 
+/* A private function or table that some builds do not use. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FVG__UNUSED __attribute__((unused))
+#else
+#define FVG__UNUSED
+#endif
+
 /* gcc and clang check the arguments of functions that work like printf. */
 #if defined(__GNUC__) || defined(__clang__)
 #define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
@@ -272,6 +289,10 @@ typedef struct fvg_desc {
 
   /* An fvg_simd; 0: the best level of this CPU. */
   int simd;
+
+  /* 1: files that are written are not forced onto the disk, which may take milliseconds for each.
+     A power failure may then lose those of the last minute.  0: they are. */
+  int no_sync;
 } fvg_desc;
 
 /* A context: memory, messages, threads and kernels.  Almost every function takes one. */
@@ -389,7 +410,10 @@ typedef enum fvg_dtype {
   FVG_I32,
   FVG_I64,
   FVG_U8,
-  FVG_F32_PANELS                     /* a matrix of floats in the order that kernels read them   */
+  FVG_F32_PANELS,                    /* a matrix of floats in the order that kernels read them   */
+  FVG_I8,
+  FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
+  FVG_BF16_PANELS                    /* BF16 in the order in which the CPU multiplies it         */
 } fvg_dtype;
 
 /* The most dimensions that a tensor can have. */
@@ -404,7 +428,8 @@ typedef struct fvg_tensor {
   fvg_dtype type;                    /* of an element                                            */
 } fvg_tensor;
 
-/* Bytes of one element; 0 for FVG_F32_PANELS, whose last panel is padded. */
+/* Bytes of one element; 0 for the types of panels (F32_PANELS, Q8, BF16_PANELS), whose last panel
+   is padded. */
 FVG_DEF size_t fvg_dtype_size(fvg_dtype type);
 
 /* The number of elements; 1 for a scalar. */
@@ -424,14 +449,26 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
    forward and in backward.
 
    fvg_tensor_pack converts x from F32 rows to F32_PANELS; fvg_tensor_unpack converts it back to
-   rows, for training.  A tensor of more dimensions counts as the matrix [dim 0, the rest].  x owns
-   its data, which are replaced; its shape stays.  If x is of the wanted type, nothing is done.
+   rows, for training, and FVG_Q8 to rows of the floats that it stands for.  A tensor of more
+   dimensions counts as the matrix [dim 0, the rest].  x owns its data, which are replaced; its
+   shape stays.  If x is of the wanted type, nothing is done.
 
    FVG_E_ARG if x is no matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.  No
    tape may hold a node of x meanwhile.  Panels are valid in every context of the same SIMD level,
    and nonsense at another level. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);
+
+/* Eight-bit weights (chapter 8): converts x from F32 rows to FVG_Q8, a quarter of the memory.  As
+   the w of fvg_linear they are multiplied as integers, by x rounded to eight bits row by row, with
+   the same bits at every SIMD level.  Where a gradient goes through x, they are widened instead.
+
+   BF16 in rows becomes BF16_PANELS through fvg_tensor_pack where the CPU multiplies bfloat16
+   (AVX512_BF16), and stays as it is elsewhere.
+
+   FVG_E_ARG and FVG_E_NOMEM as of fvg_tensor_pack; FVG_E_NUMERIC for a number that is not finite;
+   FVG_E_UNSUPPORTED for rows of more than 65536 numbers.  x is then unchanged. */
+FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x);
 
 /* The width of a panel at this SIMD level: 8, 16 or 32. */
 FVG_DEF int fvg_panel_width(const fvg_ctx *c);
@@ -572,18 +609,19 @@ FVG_DEF int fvg_weights_info(const fvg_weights *w, fvg_tensor *shape, const char
 FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 
 /* Reads the tensor `name` into new memory, converted to the type `as`; the caller gives it to
-   fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, and
-   U8 to U8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be converted,
-   FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
+   fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, U8 to
+   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be
+   converted, FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
 
+#ifndef FVGPT_NO_TRAINING
 /* ---- writing safetensors ---- */
 
 /* A tensor to be written. */
 typedef struct fvg_named_tensor {
   const char *name;                  /* at most one tensor has it                                */
-  fvg_tensor tensor;                 /* in rows, of any type but F32_PANELS                      */
+  fvg_tensor tensor;                 /* in rows, so of no type of panels                         */
 } fvg_named_tensor;
 
 /* One pair of a file's metadata. */
@@ -605,6 +643,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
                                         const fvg_named_tensor *tensors, int n,
                                         const fvg_metadata *metadata, int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Tape (chapter 8): making a node computes its value.  Every node is a matrix [rows, cols].
@@ -687,8 +726,8 @@ FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x);
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols);
 
 /* A frozen tensor as the matrix [dim 0, the rest]; a vector is one row.  The data are not copied.
-   F16 and BF16 may only be the w of fvg_linear or the x of fvg_gather, and F32_PANELS only the w of
-   fvg_linear; anything else is FVG_E_ARG. */
+   F16, BF16, Q8 and BF16_PANELS may only be the w of fvg_linear or the x of fvg_gather, and
+   F32_PANELS only the w of fvg_linear; anything else is FVG_E_ARG. */
 FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w);
 
 /* The same for a parameter; fvg_backward adds its gradient to p->grad. */
@@ -699,10 +738,12 @@ FVG_DEF fvg_node *fvg_detach(fvg_node *x);
 
 /* ---- gradients ---- */
 
+#ifndef FVGPT_NO_TRAINING
 /* Computes the gradient of the loss [1,1] with respect to everything that needs it.  It is added
    to the grad of the parameters.  FVG_E_ARG if the loss is NULL or depends on no parameter,
    FVG_E_SHAPE if it is not [1,1], FVG_E_NUMERIC if it is NaN or infinite, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss);
+#endif /* FVGPT_NO_TRAINING */
 
 /* y = f(x), computed twice (Chen et al. 2016, arXiv 1604.06174).  Forward keeps only y.  Backward
    makes the nodes of f again, goes back through them, and drops them.  The tape then holds the
@@ -715,6 +756,7 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss);
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
+#ifndef FVGPT_NO_TRAINING
 /* Compares gradients with central differences of f, a function that makes a scalar [1,1].  `probes`
    elements of each of the n_params parameters are changed by +-step.  Returns the largest
    |numeric - analytic| / (|numeric| + |analytic| + floor), where floor is 0.001 times the largest
@@ -723,6 +765,7 @@ typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
                                   int probes, float step);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Operations (chapter 9)
@@ -764,7 +807,8 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x);
 /* The rows of a, then those of b: [n,d] [m,d] -> [n+m,d]. */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);
 
-/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16 or BF16.  FVG_E_ARG for a row outside x. */
+/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16 or Q8.  FVG_E_ARG for a row outside
+   x. */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);
 
 /* x^T: [n,d] -> [d,n]. */
@@ -773,6 +817,7 @@ FVG_DEF fvg_node *fvg_transpose(fvg_node *x);
 /* (1 - w) a + w b: a and b [n,d], w [n,1] -> [n,d]. */
 FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w);
 
+#ifndef FVGPT_NO_TRAINING
 /* The mean and the sum of all elements: [n,d] -> [1,1]. */
 FVG_DEF fvg_node *fvg_mean(fvg_node *x);
 FVG_DEF fvg_node *fvg_sum(fvg_node *x);
@@ -788,6 +833,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i: q [n,1], target and weight [n]
    -> [1,1].  The result is 0 if all weights are. */
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Transformer (chapter 10): attention over packed sequences, and the block
@@ -899,6 +945,7 @@ typedef struct fvg_optimizer_desc {
   float warmup_lr;                   /* 1e-5: learning rate of the warm-up epochs                */
 } fvg_optimizer_desc;
 
+#ifndef FVGPT_NO_TRAINING
 typedef struct fvg_optimizer fvg_optimizer;
 
 /* The desc with defaults for zeros; desc may be NULL. */
@@ -926,6 +973,7 @@ FVG_DEF void fvg_optimizer_free(fvg_optimizer *o);
    momentum or AdamW's m; moment 1 is AdamW's v, and NULL for SGD. */
 FVG_DEF long  *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
@@ -1031,6 +1079,7 @@ typedef struct fvg_fvgpt_batch {
   const int   *label;                /* [n] y of (4), (8) and (9), in 0..n_class-1               */
 } fvg_fvgpt_batch;
 
+#ifndef FVGPT_NO_TRAINING
 /* What fvg_fvgpt_loss and fvg_fvgpt_step report.  The caller sets the pointers.  The terms of
    modules that are left out (no_frg, no_fdc, no_pc) are reported, but not added to the loss. */
 typedef struct fvg_fvgpt_report {
@@ -1057,8 +1106,9 @@ FVG_DEF fvg_node *fvg_fvgpt_loss(fvg_fvgpt *m, fvg_tape *t, fvg_fvgpt_report *re
    the values of the parameters and the report are then unchanged. */
 FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_optimizer *o,
                                   double lr, const fvg_fvgpt_batch *batch);
+#endif /* FVGPT_NO_TRAINING */
 
-/* What a trained FVG-PT is asked for.  All three read x->n, x->n_class and only those arrays of x
+/* What a trained FVG-PT is asked for.  All read x->n, x->n_class and only those arrays of x
    that their comments name.  FVG_E_ARG if one of these is NULL, or for less than one image or
    class; FVG_E_NOMEM.  Nothing is written then. */
 
@@ -1072,9 +1122,11 @@ FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_f
 FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
                                        const fvg_fvgpt_batch *x);
 
+#ifndef FVGPT_NO_TRAINING
 /* The trust r [n] of (3), from f, f_fg, f_score, f_score_fg, g and area; f_score and f_score_fg may
    both be NULL.  It has the same bits as r in the loss: 0 where m = 0, and with no_frg m itself. */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
@@ -1095,6 +1147,7 @@ typedef enum fvg_head_kind {
 FVG_DEF const char *fvg_head_name(fvg_head_kind kind);
 FVG_DEF int         fvg_head_find(const char *name);
 
+#ifndef FVGPT_NO_TRAINING
 /* What a head learns from.  All features have unit length, which is checked (FVG_E_ARG). */
 typedef struct fvg_head_data {
   int width, n_class;                /* d, and classes C                                         */
@@ -1131,15 +1184,18 @@ typedef struct fvg_head_desc {
   int   neighbours, copies;          /* 64, 16: GDA's k and m for new classes; copies negative: 0 */
   uint64_t seed;                     /* of first values, orders and crops                        */
 } fvg_head_desc;
+#endif /* FVGPT_NO_TRAINING */
 
 /* A fitted head. */
 typedef struct fvg_head fvg_head;
 
+#ifndef FVGPT_NO_TRAINING
 /* Fits a head, with progress.  desc NULL: all zeros.  The data are not kept.  FVG_E_ARG for data or
    settings that make no sense, among them a class without a picture for GDA; FVG_E_NUMERIC if a
    value is not finite; FVG_E_CANCELLED, FVG_E_NOMEM; *out is then NULL. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc);
+#endif /* FVGPT_NO_TRAINING */
 
 /* NULL is allowed. */
 FVG_DEF void fvg_head_free(fvg_head *h);
@@ -1160,20 +1216,23 @@ FVG_DEF int fvg_head_choice(const fvg_head *h, int i, const char **name, double 
 /* 1 if heads of this kind have a rule for classes that they have seen no picture of; else 0. */
 FVG_DEF int fvg_head_knows_new(fvg_head_kind kind);
 
+#ifndef FVGPT_NO_TRAINING
 /* The head for n_new new classes by that rule: text [n_new,d] -> *out.  FVG_E_UNSUPPORTED for kinds
    without a rule: score new classes by zero-shot CLIP there, and say so. */
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new);
 
 /* Writes a head as a safetensors file: its tensors, its kind as the metadata "head", and a
-   checksum; `metadata` are added (NULL if there are none).  fvg_head_read makes the same head of an
-   open file, which stays open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in a
-   file. */
+   checksum; `metadata` are added (NULL if there are none). */
 FVG_DEF fvg_status fvg_head_write(fvg_head *h, fvg_write_fn write, void *user,
                                   const fvg_metadata *metadata, int n_metadata);
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metadata *metadata,
                                  int n_metadata);
 #endif
+#endif /* FVGPT_NO_TRAINING */
+
+/* Makes the head of an open file that fvg_head_write or fvg_head_save has written; the file stays
+   open.  FVG_E_FORMAT, FVG_E_SHAPE or FVG_E_NUMERIC name what is wrong in it. */
 FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 #ifdef __cplusplus
@@ -1236,9 +1295,16 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
+#include <cpuid.h>
 #include <immintrin.h>
 #if !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
+
+/* Instructions that not every compiler of today knows. */
+#if __GNUC__ >= 11 || (defined(__clang__) && __clang_major__ >= 12)
+#define FVG__HAS_AVX_VNNI
+#define FVG__HAS_AVX512_BF16
 #endif
 
 #elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__)
@@ -1252,6 +1318,18 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SIMD
 #define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
 #include <wasm_simd128.h>
+#endif
+
+/* gcc takes two thirds of its time at -O2 for code that runs seldom and never long: names, settings,
+   files, checks.  What stands between these two marks is therefore compiled at -O1; the kernels,
+   the tape, pictures and whatever else goes over many numbers stands outside.  Under -O0 and -Os
+   the marks mean nothing. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
+#define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
+#else
+#define FVG__SELDOM_RUN
+#define FVG__OFTEN_RUN
 #endif
 
 /*==================================================================================================
@@ -1315,6 +1393,7 @@ typedef struct fvg__free_block {
 } fvg__free_block;
 
 typedef struct fvg__kernels fvg__kernels;
+typedef struct fvg__narrow fvg__narrow;
 typedef struct fvg__pool fvg__pool;
 
 /* The limit of memory while a file is read. */
@@ -1328,6 +1407,8 @@ struct fvg_ctx {
   fvg_desc desc;
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
+  const fvg__narrow *q8, *bf16;      /* of eight-bit and bfloat16 weights (chapter 8); bf16 NULL:
+                                        the CPU has no instruction for it                        */
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
   int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
@@ -2320,9 +2401,17 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
   return s;
 }
 
+/* ---- zeros of a desc ---- */
+static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
+
 /* ---- life cycle ---- */
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
+
+/* Chapter 8: the kernels of eight-bit and of bfloat16 weights at a level. */
+static const fvg__narrow *fvg__choose_q8(int level);
+static const fvg__narrow *fvg__choose_bf16(int level);
 
 /* Places the context at the start of its arena and makes the rest of it one free block;
    NULL if it is too small. */
@@ -2376,6 +2465,8 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
 
   c->desc = d;
   c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
+  c->q8 = fvg__choose_q8(c->desc.simd);
+  c->bf16 = fvg__choose_bf16(c->desc.simd);
 #ifdef FVGPT_PTHREADS
   if (!d.parallel && d.n_threads > 1) {
     fvg_status s = fvg__pool_new(c, d.n_threads);
@@ -2682,6 +2773,9 @@ static const char *fvg__dtype_name(fvg_dtype type) {
     case FVG_I64:  return "I64";
     case FVG_U8:   return "U8";
     case FVG_F32_PANELS: return "F32_PANELS";
+    case FVG_I8:   return "I8";
+    case FVG_Q8:   return "Q8";
+    case FVG_BF16_PANELS: return "BF16_PANELS";
   }
   return "unknown";
 }
@@ -2694,7 +2788,10 @@ FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
     case FVG_I32:  return 4;
     case FVG_I64:  return 8;
     case FVG_U8:   return 1;
-    case FVG_F32_PANELS: break;
+    case FVG_I8:   return 1;
+    case FVG_F32_PANELS:
+    case FVG_Q8:
+    case FVG_BF16_PANELS: break;
   }
   return 0;
 }
@@ -2743,6 +2840,8 @@ static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   memcpy(text + at, "]", 2);
   return text;
 }
+
+FVG__SELDOM_RUN
 
 /* ---- sources ---- */
 static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
@@ -3188,10 +3287,11 @@ static int fvg__output_write(void *user, const void *bytes, size_t n) {
   return 1;
 }
 
-/* Gives the temporary file its final name and forces the folder onto the disk; non-zero on
-   failure. */
-static int fvg__output_name(fvg__output *p) {
+/* Gives the temporary file its final name and, with `sync`, forces the folder onto the disk;
+   non-zero on failure. */
+static int fvg__output_name(fvg__output *p, int sync) {
   if (fvg__replace(p->temporary, p->place)) return 1;
+  if (!sync) return 0;
 
   size_t n = fvg__folder_length(p->place);
   p->temporary[n] = 0;
@@ -3201,11 +3301,12 @@ static int fvg__output_name(fvg__output *p) {
 
 /* Closes the file and, if all went well, gives it its name; `s` is how the writing went. */
 static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path, fvg_status s) {
+  int sync = !c->desc.no_sync;
   int failed = s == FVG_E_IO;
   if (!failed) {
     errno = 0;
     failed = fflush(p->file) != 0;
-    if (!failed && !s && p->temporary)
+    if (!failed && !s && p->temporary && sync)
       failed = fvg__sync(p->file);
     if (failed) p->error = errno;
   }
@@ -3215,7 +3316,7 @@ static fvg_status fvg__output_close(fvg_ctx *c, fvg__output *p, const char *path
   }
 
   int complete = !s && !failed;
-  if (complete && p->temporary && fvg__output_name(p)) {
+  if (complete && p->temporary && fvg__output_name(p, sync)) {
     failed = 1;
     p->error = errno;
   }
@@ -3732,7 +3833,7 @@ struct fvg_weights {
    checked. */
 static size_t fvg__foreign_dtype_size(const char *name) {
   static const struct { const char *name; size_t bytes; } table[] = {
-    {"BOOL", 1}, {"I8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
+    {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
     {"I16", 2}, {"U16", 2}, {"U32", 4},
     {"U64", 8}, {"F64", 8}
   };
@@ -3746,7 +3847,7 @@ static size_t fvg__foreign_dtype_size(const char *name) {
 
 /* Writes the dtype of that name into e; returns bytes per element, 0 if it is unknown. */
 static size_t fvg__weight_dtype(fvg__weight *e, const char *name) {
-  static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8};
+  static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_BF16, FVG_I32, FVG_I64, FVG_U8, FVG_I8};
   const size_t n = sizeof type / sizeof *type;
   e->dtype = name;
   e->shape.type = FVG_U8;
@@ -4277,6 +4378,8 @@ static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char 
                   fvg_weights_file(w), name, found, expected);
 }
 
+FVG__OFTEN_RUN
+
 /* ---- conversion on the way in ---- */
 static int fvg__big_endian(void) {
   const uint16_t one = 1;
@@ -4325,6 +4428,7 @@ static int fvg__store_float(uint8_t *p, fvg_dtype type, float x) {
 
 static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
   if (type == FVG_U8) return *p;
+  if (type == FVG_I8) return (int8_t)*p;
   if (type == FVG_I64) {
     int64_t wide;
     memcpy(&wide, p, sizeof wide);
@@ -4335,9 +4439,9 @@ static int64_t fvg__load_integer(const uint8_t *p, fvg_dtype type) {
   return x;
 }
 
-/* Stores x in that type; returns 1 if it fits.  Only bytes are ever stored as U8, so they do. */
+/* Stores x in that type; returns 1 if it fits.  Only bytes are ever stored as bytes, so they do. */
 static int fvg__store_integer(uint8_t *p, fvg_dtype type, int64_t x) {
-  if (type == FVG_U8) {
+  if (type == FVG_U8 || type == FVG_I8) {
     *p = (uint8_t)x;
     return 1;
   }
@@ -4357,6 +4461,7 @@ static int fvg__is_float(fvg_dtype type) {
 static int fvg__convertible(fvg_dtype from, fvg_dtype as) {
   if (fvg_dtype_size(as) == 0) return 0;
   if (fvg__is_float(from) != fvg__is_float(as)) return 0;
+  if (as == FVG_I8 || from == FVG_I8) return as == from;
   return as != FVG_U8 || from == FVG_U8;
 }
 
@@ -4417,55 +4522,98 @@ static void fvg__weight_gather(const fvg__weight *e, const uint8_t *span, size_t
 
 #define FVG__READ_PIECE 65536        /* bytes converted or hashed at a time                      */
 
-/* Reads e into dst piece by piece, converted.  The pieces go through `buffer` [FVG__READ_PIECE],
-   or straight into dst where it is NULL; they come from `span`, the tensor's bytes from begin to
-   end, where that is not NULL. */
-static fvg_status fvg__weight_load(fvg_weights *w, const fvg__weight *e, uint8_t *dst, fvg_dtype as,
-                                   uint8_t *buffer, const uint8_t *span) {
+/* A tensor on its way out of a file, from its first element to its last, as many at a time as the
+   reader has room for.  So weights reach the order that kernels read without a second copy. */
+typedef struct fvg__stream {
+  fvg_weights *w;                    /* the file that holds it                                   */
+  const fvg__weight *e;
+  fvg_dtype as;                      /* what its elements become                                 */
+  uint8_t *buffer;                   /* [FVG__READ_PIECE], the file's elements; NULL: they are
+                                        converted where they will lie                            */
+  uint8_t *span;                     /* all bytes from begin to end of a strided tensor          */
+  size_t done;                       /* elements that have been read                             */
+} fvg__stream;
+
+/* Reads the next n elements, a piece at most, to dst. */
+static fvg_status fvg__stream_piece(fvg__stream *x, uint8_t *dst, size_t n) {
+  const fvg__weight *e = x->e;
+  fvg_weights *w = x->w;
   const size_t size = fvg_dtype_size(e->shape.type);
-  const size_t size_out = fvg_dtype_size(as);
-  const size_t count = fvg_tensor_count(&e->shape);
-  const size_t piece = FVG__READ_PIECE / size;
+  uint8_t *raw = x->buffer ? x->buffer : dst;
 
-  size_t done = 0;
-  while (done < count) {
-    size_t n = count - done < piece ? count - done : piece;
-    uint8_t *to = dst + done * size_out;
-    uint8_t *raw = buffer ? buffer : to;
+  fvg_status s = FVG_OK;
+  const uint64_t at = e->begin + (uint64_t)x->done * size;
+  if (x->span) fvg__weight_gather(e, x->span, x->done, n, raw);
+  else s = fvg__source_read(w->c, &w->source, raw, at, n * size);
+  if (s) return s;
 
-    fvg_status s = FVG_OK;
-    uint64_t at = e->begin + (uint64_t)done * size;
-    if (span) fvg__weight_gather(e, span, done, n, raw);
-    else s = fvg__source_read(w->c, &w->source, raw, at, n * size);
-    if (s) return s;
-
-    if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
-    size_t good = fvg__convert(raw, e->shape.type, to, as, n);
-    if (good < n)
-      return fvg__bad_element(w, e, raw + good * size, as, done + good);
-    done += n;
-  }
+  if (fvg__big_endian()) fvg__swap_bytes(raw, n, size);
+  const size_t good = fvg__convert(raw, e->shape.type, dst, x->as, n);
+  if (good < n)
+    return fvg__bad_element(w, e, raw + good * size, x->as, x->done + good);
+  x->done += n;
   return FVG_OK;
 }
 
-/* Reads e into dst, with the temporary memory that its type and strides ask for. */
-static fvg_status fvg__weight_convert(fvg_weights *w, const fvg__weight *e, uint8_t *dst,
-                                      fvg_dtype as) {
-  const size_t n_span = e->strided ? (size_t)(e->end - e->begin) : 0;
-  const int needs_buffer = as != e->shape.type;
-  uint8_t *buffer = NULL, *span = NULL;
-  if (needs_buffer) buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
-  if (e->strided) span = (uint8_t *)fvg_alloc(w->c, n_span);
+/* Reads the next n elements to dst.  The tensor must have as many left. */
+static fvg_status fvg__stream_read(fvg__stream *x, void *dst, size_t n) {
+  const size_t piece = FVG__READ_PIECE / fvg_dtype_size(x->e->shape.type);
+  const size_t size = fvg_dtype_size(x->as);
 
   fvg_status s = FVG_OK;
-  if ((needs_buffer && !buffer) || (e->strided && !span))
-    s = FVG_E_NOMEM;
-  if (!s && span)
-    s = fvg__source_read(w->c, &w->source, span, e->begin, n_span);
-  if (!s) s = fvg__weight_load(w, e, dst, as, buffer, span);
+  for (size_t at = 0; !s && at < n; at += piece)
+    s = fvg__stream_piece(x, (uint8_t *)dst + at * size, n - at < piece ? n - at : piece);
+  return s;
+}
 
-  fvg_release(w->c, buffer);
-  fvg_release(w->c, span);
+static void fvg__stream_close(fvg__stream *x) {
+  fvg_release(x->w->c, x->buffer);
+  fvg_release(x->w->c, x->span);
+}
+
+/* Reserves the temporary memory that the tensor's type and strides ask for. */
+static fvg_status fvg__stream_begin(fvg__stream *x) {
+  fvg_ctx *c = x->w->c;
+  const size_t n_span = x->e->strided ? (size_t)(x->e->end - x->e->begin) : 0;
+  const int needs_buffer = x->as != x->e->shape.type;
+  if (needs_buffer) x->buffer = (uint8_t *)fvg_alloc(c, FVG__READ_PIECE);
+  if (x->e->strided) x->span = (uint8_t *)fvg_alloc(c, n_span);
+
+  if ((needs_buffer && !x->buffer) || (x->e->strided && !x->span)) return FVG_E_NOMEM;
+  return x->span ? fvg__source_read(c, &x->w->source, x->span, x->e->begin, n_span) : FVG_OK;
+}
+
+/* Opens a tensor to read it as the type `as`; fvg__stream_close must follow unless this fails. */
+static fvg_status fvg__stream_open(fvg_weights *w, fvg__stream *x, const char *name, fvg_dtype as) {
+  const fvg__weight *e = fvg__weights_find(w, name);
+  if (!e)
+    return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
+  if (e->part) return fvg__stream_open(e->part, x, name, as);
+
+  if (!e->supported || !fvg__convertible(e->shape.type, as))
+    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
+                    "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
+                    w->file, e->name, e->dtype, fvg__dtype_name(as));
+
+  memset(x, 0, sizeof *x);
+  x->w = w;
+  x->e = e;
+  x->as = as;
+  const fvg_status s = fvg__stream_begin(x);
+  if (s) fvg__stream_close(x);
+  return s;
+}
+
+/* Reads n elements of a tensor, from number `first` on, to dst. */
+FVG__FOR_CLIP static fvg_status fvg__weights_part(fvg_weights *w, void *dst, const char *name,
+                                                  size_t first, size_t n, fvg_dtype as) {
+  fvg__stream x;
+  fvg_status s = fvg__stream_open(w, &x, name, as);
+  if (s) return s;
+
+  x.done = first;
+  s = fvg__stream_read(&x, dst, n);
+  fvg__stream_close(&x);
   return s;
 }
 
@@ -4475,26 +4623,109 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   if (!out) return fvg__missing(w->c, "fvg_weights_get", "the result");
   memset(out, 0, sizeof *out);
   if (!name) return fvg__missing(w->c, "fvg_weights_get", "the name");
-  const fvg__weight *e = fvg__weights_find(w, name);
-  if (!e)
-    return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
-  if (e->part) return fvg_weights_get(e->part, out, name, as);
 
-  if (!e->supported || !fvg__convertible(e->shape.type, as))
-    return fvg_fail(w->c, FVG_E_UNSUPPORTED,
-                    "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
-                    w->file, e->name, e->dtype, fvg__dtype_name(as));
+  fvg__stream x;
+  fvg_status s = fvg__stream_open(w, &x, name, as);
+  if (s) return s;
 
-  *out = e->shape;
+  *out = x.e->shape;
   out->type = as;
-  out->data = fvg_alloc_array(w->c, fvg_tensor_count(out), fvg_dtype_size(as));
-  fvg_status s = FVG_E_NOMEM;
-  if (out->data)
-    s = fvg__weight_convert(w, e, (uint8_t *)out->data, as);
+  const size_t n = fvg_tensor_count(out);
+  out->data = fvg_alloc_array(w->c, n, fvg_dtype_size(as));
+  s = out->data ? fvg__stream_read(&x, out->data, n) : FVG_E_NOMEM;
+  fvg__stream_close(&x);
   if (s) fvg_tensor_free(w->c, out);
   return s;
 }
 
+FVG__SELDOM_RUN
+
+/* ---- a checksum of a file's contents ---- */
+/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
+   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
+   order.  Every step maps different states to different states, so one changed bit of an item
+   always changes its number. */
+#define FVG__CHECKSUM "checksum"
+#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
+
+static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
+  const uint8_t *b = (const uint8_t *)bytes;
+  for (size_t i = 0; i < n; i++)
+    h = (h ^ b[i]) * 1099511628211u;
+  return h;
+}
+
+static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
+  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
+  h = fvg__hash(h, first, strlen(first) + 1);
+  return fvg__hash(h, second, strlen(second) + 1);
+}
+
+static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
+  char shape[FVG__SHAPE_TEXT];
+  fvg__shape_text(x, shape);
+  uint64_t h = fvg__hash_words("tensor", name, dtype);
+  return fvg__hash(h, shape, strlen(shape) + 1);
+}
+
+static uint64_t fvg__hash_metadata(const char *key, const char *value) {
+  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
+  uint64_t h = fvg__hash_words("metadata", key, value);
+  return fvg__splitmix(&h);
+}
+
+static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
+  unsigned long high = (unsigned long)(sum >> 32);
+  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
+  fvg__print(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
+}
+
+/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
+static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
+                                   uint64_t *sum) {
+  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
+  uint64_t at = e->begin;
+  while (at < e->end) {
+    uint64_t left = e->end - at;
+    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
+    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
+    if (s) return s;
+    h = fvg__hash(h, buffer, n);
+    at += n;
+  }
+  *sum += fvg__splitmix(&h);
+  return FVG_OK;
+}
+
+/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
+FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
+  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
+  if (!said) return FVG_OK;
+  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
+  if (!buffer) return FVG_E_NOMEM;
+
+  uint64_t sum = 0;
+  const fvg_json_value *value = w->json.value;
+  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
+  for (; i >= 0; i = value[i].next)
+    sum += fvg__hash_metadata(value[i].key, value[i].string);
+
+  fvg_status s = FVG_OK;
+  for (int k = 0; k < w->n && !s; k++)
+    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
+  fvg_release(w->c, buffer);
+  if (s) return s;
+
+  char found[FVG__CHECKSUM_TEXT];
+  fvg__checksum_text(sum, found);
+  if (strcmp(said, found) == 0) return FVG_OK;
+  return fvg_fail(w->c, FVG_E_FORMAT,
+                  "%s: damaged: its metadata give the checksum %.16s, its "
+                  "contents have %s; take another copy (if you changed it on purpose, remove the "
+                  "checksum)", w->file, said, found);
+}
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing ---- */
 typedef struct fvg__text {
   char *out;                         /* NULL: only count                                         */
@@ -4696,51 +4927,11 @@ static int fvg__write_data(fvg_write_fn write, void *user, const fvg_tensor *x) 
   return 0;
 }
 
-/* ---- a checksum of a file's contents ---- */
-/* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
-   metadata but the checksum itself.  The checksum is their sum, which does not depend on the
-   order.  Every step maps different states to different states, so one changed bit of an item
-   always changes its number. */
-#define FVG__CHECKSUM "checksum"
-#define FVG__CHECKSUM_TEXT 17        /* 16 digits and the closing 0                              */
-
-static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
-  const uint8_t *b = (const uint8_t *)bytes;
-  for (size_t i = 0; i < n; i++)
-    h = (h ^ b[i]) * 1099511628211u;
-  return h;
-}
-
 /* An fvg_write_fn whose user data are the hash. */
 static int fvg__hash_write(void *user, const void *bytes, size_t n) {
   uint64_t *h = (uint64_t *)user;
   *h = fvg__hash(*h, bytes, n);
   return 0;
-}
-
-static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
-  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
-  h = fvg__hash(h, first, strlen(first) + 1);
-  return fvg__hash(h, second, strlen(second) + 1);
-}
-
-static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
-  char shape[FVG__SHAPE_TEXT];
-  fvg__shape_text(x, shape);
-  uint64_t h = fvg__hash_words("tensor", name, dtype);
-  return fvg__hash(h, shape, strlen(shape) + 1);
-}
-
-static uint64_t fvg__hash_metadata(const char *key, const char *value) {
-  if (strcmp(key, FVG__CHECKSUM) == 0) return 0;
-  uint64_t h = fvg__hash_words("metadata", key, value);
-  return fvg__splitmix(&h);
-}
-
-static void fvg__checksum_text(uint64_t sum, char text[FVG__CHECKSUM_TEXT]) {
-  unsigned long high = (unsigned long)(sum >> 32);
-  unsigned long low = (unsigned long)(sum & 0xFFFFFFFFu);
-  fvg__print(text, FVG__CHECKSUM_TEXT, "%08lx%08lx", high, low);
 }
 
 /* The checksum of what is to be written. */
@@ -4758,51 +4949,6 @@ FVG__FOR_CLIP static void fvg__checksum(const fvg_named_tensor *tensors, int n,
     sum += fvg__splitmix(&h);
   }
   fvg__checksum_text(sum, text);
-}
-
-/* Adds the hash of one tensor of an open file to *sum; buffer has FVG__READ_PIECE bytes. */
-static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t *buffer,
-                                   uint64_t *sum) {
-  uint64_t h = fvg__hash_tensor_head(e->name, e->dtype, &e->shape);
-  uint64_t at = e->begin;
-  while (at < e->end) {
-    uint64_t left = e->end - at;
-    size_t n = left < FVG__READ_PIECE ? (size_t)left : FVG__READ_PIECE;
-    fvg_status s = fvg__source_read(w->c, &w->source, buffer, at, n);
-    if (s) return s;
-    h = fvg__hash(h, buffer, n);
-    at += n;
-  }
-  *sum += fvg__splitmix(&h);
-  return FVG_OK;
-}
-
-/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
-FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
-  const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
-  if (!said) return FVG_OK;
-  uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
-  if (!buffer) return FVG_E_NOMEM;
-
-  uint64_t sum = 0;
-  const fvg_json_value *value = w->json.value;
-  int i = w->metadata < 0 ? -1 : value[w->metadata].first;
-  for (; i >= 0; i = value[i].next)
-    sum += fvg__hash_metadata(value[i].key, value[i].string);
-
-  fvg_status s = FVG_OK;
-  for (int k = 0; k < w->n && !s; k++)
-    s = fvg__weight_hash(w, &w->weight[k], buffer, &sum);
-  fvg_release(w->c, buffer);
-  if (s) return s;
-
-  char found[FVG__CHECKSUM_TEXT];
-  fvg__checksum_text(sum, found);
-  if (strcmp(said, found) == 0) return FVG_OK;
-  return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: damaged: its metadata give the checksum %.16s, its "
-                  "contents have %s; take another copy (if you changed it on purpose, remove the "
-                  "checksum)", w->file, said, found);
 }
 
 /* ---- a whole file ---- */
@@ -4861,6 +5007,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
   return fvg__output_close(c, &file, path, s);
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 4  ARCHIVES: zip and pickle, which PyTorch writes
@@ -6524,6 +6671,8 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
   return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 6  KERNELS: the product's tile, softmax, layer norm, gelu
  *==================================================================================================
@@ -6590,32 +6739,40 @@ struct fvg__kernels {
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
 
-  /* y = exp(scale x - shift) */
-  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
-
   /* y = (x - mean) rstd gain + bias,  rstd = 1 / sqrt(var + eps) */
   void (*layer_norm)(int n, const float *x, const float *gain, const float *bias, float eps,
                      float *y, float *mean, float *rstd);
+
+  /* y += x */
+  void (*add)(int n, const float *x, float *y);
+
+  /* y = x Phi(x), exact (not the tanh approximation) */
+  void (*gelu)(int n, const float *x, float *y);
+
+  /* y = x s,  with s = sigmoid(1.702 x) */
+  void (*quick_gelu)(int n, const float *x, float *y);
+
+  /* sum_i x_i y_i */
+  float (*dot)(int n, const float *x, const float *y);
+};
+
+/* The kernels that gradients alone need.  They have a table of their own, so that the linker can
+   leave them out of a program that asks for no gradient. */
+typedef struct fvg__gradient_kernels {
+  /* y = exp(scale x - shift) */
+  void (*exp_scaled)(int n, const float *x, float scale, float shift, float *y);
 
   /* dx += rstd (g - m(g) - n m(g n)),  with g = dy gain, n = (x - mean) rstd, and m(.) the mean
      over the row */
   void (*layer_norm_backward)(int n, const float *x, const float *gain, const float *dy,
                               float mean, float rstd, float *dx);
 
-  /* y += x */
-  void (*add)(int n, const float *x, float *y);
-
-  /* y = x Phi(x), exact (not the tanh approximation);  dx += dy (Phi(x) + x phi(x)) */
-  void (*gelu)(int n, const float *x, float *y);
+  /* dx += dy (Phi(x) + x phi(x)) */
   void (*gelu_backward)(int n, const float *x, const float *dy, float *dx);
 
-  /* y = x s,  dx += dy s (1 + 1.702 x (1 - s)),  with s = sigmoid(1.702 x) */
-  void (*quick_gelu)(int n, const float *x, float *y);
+  /* dx += dy s (1 + 1.702 x (1 - s)) */
   void (*quick_gelu_backward)(int n, const float *x, const float *dy, float *dx);
-
-  /* sum_i x_i y_i */
-  float (*dot)(int n, const float *x, const float *y);
-};
+} fvg__gradient_kernels;
 
 /* ---- the reference, in plain C ---- */
 #define FVG__SCALAR_COLS 16
@@ -6758,12 +6915,18 @@ static const fvg__kernels fvg__kernels_scalar = {
   fvg__gemm_tile_scalar,
   fvg__transpose_scalar,
   fvg__softmax_scalar,
-  fvg__exp_scaled_scalar,
-  fvg__layer_norm_scalar, fvg__layer_norm_backward_scalar,
+  fvg__layer_norm_scalar,
   fvg__add_scalar,
-  fvg__gelu_scalar, fvg__gelu_backward_scalar,
-  fvg__quick_gelu_scalar, fvg__quick_gelu_backward_scalar,
+  fvg__gelu_scalar,
+  fvg__quick_gelu_scalar,
   fvg__dot_scalar
+};
+
+static const fvg__gradient_kernels fvg__gradient_kernels_scalar = {
+  fvg__exp_scaled_scalar,
+  fvg__layer_norm_backward_scalar,
+  fvg__gelu_backward_scalar,
+  fvg__quick_gelu_backward_scalar
 };
 #endif /* FVG__PART_ONE */
 
@@ -6775,7 +6938,7 @@ static const fvg__kernels fvg__kernels_scalar = {
 #if FVG__LANES == 4
 /* The first n of four numbers.  Loading sets the others to 0; storing leaves them as they are.
    Instruction sets with wider vectors do this by masks. */
-FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
+static inline FVG__V FVG__NAME(load_n)(const float *p, int n) {
   if (n >= 4) return FVG__LOAD(p);
 
   float lane[4] = {0};
@@ -6784,7 +6947,7 @@ FVG__ALWAYS_INLINE FVG__V FVG__NAME(load_n)(const float *p, int n) {
   return FVG__LOAD(lane);
 }
 
-FVG__ALWAYS_INLINE void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
+static inline void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
   if (n >= 4) {
     FVG__STORE(p, v);
     return;
@@ -6966,11 +7129,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of copied tiles are constants, which saves sum_rows all pointers but one. */
+/* The strides of copied tiles are constants, which saves sum_rows all pointers but one.  Tiles of a
+   few rows have few pointers anyway, and under -Os one body for all strides is smaller. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
                                                         float *sum) {
-#if FVG__TILE_ROWS == 14
-  if (t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
+#if FVG__TILE_ROWS == 14 && !defined(__OPTIMIZE_SIZE__)
+  if (rows > 6 && t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
     FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
     return;
   }
@@ -7216,12 +7380,18 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__NAME(gemm_tile),
   FVG__NAME(transpose),
   FVG__NAME(softmax),
-  FVG__NAME(exp_scaled),
-  FVG__NAME(layer_norm), FVG__NAME(layer_norm_backward),
+  FVG__NAME(layer_norm),
   FVG__NAME(add),
-  FVG__NAME(gelu), FVG__NAME(gelu_backward),
-  FVG__NAME(quick_gelu), FVG__NAME(quick_gelu_backward),
+  FVG__NAME(gelu),
+  FVG__NAME(quick_gelu),
   FVG__NAME(dot)
+};
+
+static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
+  FVG__NAME(exp_scaled),
+  FVG__NAME(layer_norm_backward),
+  FVG__NAME(gelu_backward),
+  FVG__NAME(quick_gelu_backward)
 };
 
 /* The next instruction set defines these words again. */
@@ -7251,7 +7421,8 @@ static const fvg__kernels FVG__NAME(kernels) = {
 #undef FVG__KEEP
 #endif /* FVG__STAMP_BODY */
 
-#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__PART_TWO)
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__STAMP_NARROW) \
+    && !defined(FVG__PART_TWO)
 #define FVG__PART_TWO
 
 /* ---- one body, many instruction sets ----
@@ -7535,6 +7706,22 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
   return kernels;
 }
 
+/* The kernels for gradients at the same level. */
+static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels *kernels) {
+  switch (kernels->level) {
+#ifdef FVG__X86_SIMD
+    case FVG_SIMD_SSE2:   return &fvg__gradient_kernels_sse2;
+    case FVG_SIMD_AVX2:   return &fvg__gradient_kernels_avx2;
+    case FVG_SIMD_AVX512: return &fvg__gradient_kernels_avx512;
+#elif defined(FVG__NEON_SIMD)
+    case FVG_SIMD_NEON:   return &fvg__gradient_kernels_neon;
+#elif defined(FVG__WASM_SIMD)
+    case FVG_SIMD_WASM:   return &fvg__gradient_kernels_wasm;
+#endif
+    default:              return &fvg__gradient_kernels_scalar;
+  }
+}
+
 /*==================================================================================================
  * CHAPTER 7  MATRIX PRODUCT: blocks, panels and threads around the tile
  *==================================================================================================
@@ -7587,7 +7774,8 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level) {
 typedef struct fvg__operand {
   const void *data;
   ptrdiff_t row, col;               /* for B, one of them is 1                                    */
-  fvg_dtype type;                   /* A: F32;  B: F32, F16, BF16 or F32_PANELS                   */
+  fvg_dtype type;                   /* A: F32;  B: any but integers.  Of narrow weights (chapter 8),
+                                       data is an fvg__narrow_matrix                              */
 } fvg__operand;
 
 static fvg__operand fvg__matrix(const float *data, ptrdiff_t row, ptrdiff_t col) {
@@ -7610,6 +7798,8 @@ typedef struct fvg__product {
   float *tiled_a;                   /* room for a copy of A in tiles, fvg__tiled_floats; NULL: A
                                        is read where it lies                                      */
   ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
+  int in_words;                     /* 1: B's narrow weights are multiplied as they are, not widened
+                                       (chapter 8)                                                */
 } fvg__product;
 
 /* One pass over the rows of A. */
@@ -7706,6 +7896,11 @@ static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, in
     }
 }
 
+/* The same for narrow weights (chapter 8). */
+static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
+                                   float *panel, int width);
+static int fvg__is_narrow(fvg_dtype type);
+
 /* Where the copy that will be needed next begins: so many rows and columns of B further than this
    one.  Two zeros: nothing is known. */
 typedef struct fvg__next_copy {
@@ -7747,6 +7942,8 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
       const float *next_square = square + next.k * b->row + next.j * width;
       if (next_square != square) fvg__prefetch(next_square, cols * width);
     }
+  } else if (fvg__is_narrow(b->type)) {
+    fvg__copy_narrow_panel(b, k0, depth, j0, cols, panel, width);
   } else if (b->type != FVG_F32) {
     fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
   } else if (b->col == 1) {
@@ -7881,12 +8078,11 @@ static void fvg__gemm_run(void *arg, int index) {
 }
 
 /* Runs jobs 0..n-1: side by side if there is a context, else one after another. */
-static fvg_status fvg__gemm_jobs(fvg_ctx *c, void (*run)(void *arg, int index), fvg__gemm_job *g,
-                                 int n) {
-  if (c) return fvg_parallel(c, run, g, n);
+static fvg_status fvg__run_jobs(fvg_ctx *c, void (*run)(void *arg, int index), void *arg, int n) {
+  if (c) return fvg_parallel(c, run, arg, n);
 
   for (int i = 0; i < n; i++)
-    run(g, i);
+    run(arg, i);
   return FVG_OK;
 }
 
@@ -7915,9 +8111,9 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
     int n_tiles = p->tiled_a ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
-    s = fvg__gemm_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
+    s = fvg__run_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
     if (!s)
-      s = fvg__gemm_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
+      s = fvg__run_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
   }
   return s;
 }
@@ -7925,23 +8121,33 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
 /* ---- weights in panels ---- */
 FVG_DEF int fvg_panel_width(const fvg_ctx *c) { return c->kernels->tile_cols; }
 
+/* The floats of a matrix [n,k] in panels, the padding of the last one included. */
+static size_t fvg__packed_floats(const fvg_ctx *c, int n, int k) {
+  int width = c->kernels->tile_cols;
+  return fvg__row(fvg__ceil_div(n, width), width) * (size_t)k;
+}
+
+static fvg_status fvg__check_matrix(fvg_ctx *c, const fvg_tensor *x, fvg_dtype type,
+                                    const char *who) {
+  char text[FVG__SHAPE_TEXT];
+  if (x->type == type && x->n_dim >= 2 && x->data && fvg_tensor_count(x) > 0) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who,
+                  fvg__dtype_name(x->type), fvg__shape_text(x, text), fvg__dtype_name(type));
+}
+
 /* Brings a matrix [n,k] from rows to panels, or back.  The old data are released when the new ones
    are complete. */
 static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_dtype to,
                                  const char *who) {
   if (!x) return fvg__missing(c, who, "the tensor");
   if (x->type == to) return FVG_OK;
-
-  char text[FVG__SHAPE_TEXT];
-  if (x->type != from || x->n_dim < 2 || !x->data || fvg_tensor_count(x) == 0)
-    return fvg_fail(c, FVG_E_ARG, "%s: %s of shape %s is not a matrix of %s", who,
-                    fvg__dtype_name(x->type), fvg__shape_text(x, text), fvg__dtype_name(from));
+  fvg_status s = fvg__check_matrix(c, x, from, who);
+  if (s) return s;
 
   int width = c->kernels->tile_cols;
   int n = x->dim[0];
   int k = (int)(fvg_tensor_count(x) / (size_t)n);
-  int n_panels = fvg__ceil_div(n, width);
-  float *data = FVG_NEW_ARRAY(c, float, fvg__row(n_panels, width) * (size_t)k);
+  float *data = FVG_NEW_ARRAY(c, float, fvg__packed_floats(c, n, k));
   if (!data) return FVG_E_NOMEM;
 
   /* Rows j.. of W lie at the same place as the panel of columns j.. of W^T. */
@@ -7961,22 +8167,1112 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
   return FVG_OK;
 }
 
+/* Reads the next n rows of k numbers from an open stream of F32 straight into panels [n,k], a panel
+   at a time: beside the result there is no more than the rows of one panel. */
+FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, int n, int k,
+                                                   float *panels) {
+  int width = c->kernels->tile_cols;
+  float *rows = FVG_NEW_ARRAY(c, float, fvg__row(fvg__min(n, width), k));
+  fvg_status s = rows ? FVG_OK : FVG_E_NOMEM;
+
+  for (int j = 0; !s && j < n; j += width) {
+    int part = fvg__min(width, n - j);
+    s = fvg__stream_read(x, rows, fvg__row(part, k));
+    if (!s) c->kernels->transpose(part, k, rows, k, panels + fvg__row(j, k), width);
+  }
+  fvg_release(c, rows);
+  return s;
+}
+
+/* Chapter 8: rows of bfloat16 into panels, and eight-bit weights into rows of floats. */
+static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x);
+static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x);
+
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x) {
+  if (x && (x->type == FVG_BF16 || x->type == FVG_BF16_PANELS))
+    return x->type == FVG_BF16 ? fvg__pack_bf16(c, x) : FVG_OK;
   return fvg__rearrange(c, x, FVG_F32, FVG_F32_PANELS, "pack");
 }
 
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
+  if (x && x->type == FVG_Q8) return fvg__widen_q8(c, x);
   return fvg__rearrange(c, x, FVG_F32_PANELS, FVG_F32, "unpack");
+}
+
+/*==================================================================================================
+ * CHAPTER 8  EIGHT-BIT WEIGHTS: integers in place of floats, and bfloat16 by its own instruction
+ *==================================================================================================
+   Chapter 7 keeps the multiply-adds busy, so what is left is to make them smaller.  Frozen weights
+   can be integers of eight bits: a quarter of the memory, and up to four products for one.
+
+     w [n,k]   each row j has a scale  s_j = max_k |w_jk| / 127,     q_jk = round(w_jk / s_j)
+     x [m,k]   each row i has a scale  t_i = max_k |x_ik| / 127,     p_ik = round(x_ik / t_i)
+
+               y_ij = (t_i s_j) sum_k p_ik q_jk  +  bias_j  +  from_ij
+
+   The scales of x are found anew whenever a product is made, row by row, so no calibration and no
+   data are needed.  (Jacob et al. 2018, arXiv 1712.05877, for the scheme; Dettmers et al. 2022,
+   arXiv 2208.07339, for scales per row on both sides; Wu et al. 2020, arXiv 2004.09602, for
+   symmetric ranges.)  Rounding to the nearest, ties to even, errs by at most half a scale, so
+
+               |error of y_ij| <= sum_k (t_i |q_jk| s_j + s_j |p_ik| t_i) / 2 + k t_i s_j / 4
+
+   Sums of integers are exact in any order.  If the few operations on floats are kept from being
+   contracted into fused ones, every instruction set gives the same bits as plain C, which
+   tests/test_quantised.c checks.  A row of x with a NaN or an infinity gives NaN, as it may in F32.
+   A row of numbers that are all below 1e-30 counts as zeros.
+
+   How it is multiplied depends on the instruction.  It takes `step` numbers of k at once from each
+   column of the panel, and the same numbers of x as one word of 32 bits:
+
+     vpdpbusd      AVX-512 VNNI, AVX-VNNI   4 products; it multiplies bytes without and with a sign,
+                                            so 128 is added to q, and 128 sum_k p_ik is taken off
+     sdot          NEON, dot product        4 products
+     smull, smlal  NEON                     4 products, in pairs that are summed in 16 bits, where
+                                            2 x 127 x 127 fits
+     pmaddwd       AVX2, SSE2, WASM         2 products of numbers widened to 16 bits.  (pmaddubsw
+                                            would take 4, but its 16 bits saturate.)
+     vdpbf16ps     AVX-512 BF16             2 products of bfloat16, summed in F32, denormals as 0
+
+   The last is how FVG_BF16 is multiplied where the CPU can do it; x is rounded to bfloat16, and no
+   equality of bits is promised.  Elsewhere bfloat16 is widened to F32 as in chapter 7.
+
+   A panel has two vectors of columns.  Within a step the numbers of a column lie together, as wide
+   as `group`:
+
+     step 4, group 4    column 0: k0 k1 k2 k3   column 1: k0 k1 k2 k3   ...
+     step 4, group 2    column 0: k0 k1   column 1: k0 k1   ...   column 0: k2 k3  ...  (per vector)
+
+   Gradients stay F32.  Where one goes through x, the weights are widened panel by panel, in forward
+   and in backward alike, so that the gradient is that of the function that was computed. */
+
+#define FVG__Q8_DEPTH 65536         /* the most k, so that 128 x 255 k fits in 32 bits            */
+#define FVG__Q8_TINY  1e-30f        /* a row without larger numbers counts as zeros               */
+
+/* What brings the sums of a row of x back to its numbers. */
+typedef struct fvg__row_scale {
+  float scale;                      /* t_i                                                        */
+  int32_t offset;                   /* what is to be taken off each sum                           */
+} fvg__row_scale;
+
+/* One tile.  For r < rows and j < cols, with the words w of row r at a + r a_row:
+
+     out[r][j] = (sum of products - offset_r) scale_r scale[j] + bias[j] + from[r ld_from + j]
+
+   `ahead` is prefetched, ahead_step bytes at every step. */
+typedef struct fvg__narrow_tile {
+  int rows, cols, steps;
+  ptrdiff_t a_row;                  /* words from one row of x to the next                        */
+  ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
+  const int32_t *a;
+  const fvg__row_scale *row;        /* [rows]                                                     */
+  const uint8_t *panel;
+  const float *scale;               /* [both vectors] s_j; not of bfloat16                        */
+  const float *bias, *from;         /* each may be NULL; from may be out                          */
+  float *out;
+  const uint8_t *ahead;
+  int ahead_step;
+} fvg__narrow_tile;
+
+/* How one instruction multiplies narrow weights. */
+struct fvg__narrow {
+  fvg_dtype type;                   /* FVG_Q8 or FVG_BF16_PANELS                                  */
+  int tile_rows, lanes;             /* a panel has 2 lanes columns                                */
+  int step, group;                  /* numbers of k, see above                                    */
+  int bytes;                        /* of a weight                                                */
+  int shift;                        /* what is added to a weight of eight bits: 0 or 128          */
+
+  /* Makes words of k numbers; beyond them, up to a multiple of 16 numbers, the words are 0. */
+  void (*convert)(int k, const float *x, void *words, fvg__row_scale *s);
+  void (*tile)(const fvg__narrow_tile *t);
+};
+
+/* A matrix [n,k] of narrow weights: what the data of a tensor of these types point at. */
+typedef struct fvg__narrow_matrix {
+  const fvg__narrow *format;
+  int n, k;
+  float *scale;                     /* [n, filled up to whole panels]; NULL for bfloat16          */
+  uint8_t *panels;                  /* [panels][steps][2 lanes][step] weights                     */
+} fvg__narrow_matrix;
+
+static int fvg__is_narrow(fvg_dtype type) {
+  return type == FVG_Q8 || type == FVG_BF16_PANELS;
+}
+
+static int fvg__narrow_cols(const fvg__narrow *f) { return 2 * f->lanes; }
+
+static int fvg__narrow_steps(const fvg__narrow *f, int k) { return fvg__ceil_div(k, f->step); }
+
+/* ---- the reference, in plain C ---- */
+/* A float that went through memory, so that its rounding cannot be skipped. */
+static float fvg__rounded(float x) {
+  volatile float stored = x;
+  return stored;
+}
+
+/* From the largest |x| of a row, and from a sum that is 0 unless x has a NaN or an infinity, finds
+   t_i.  Returns 127 / max; 0 where there is nothing to round: the words are then zeros. */
+static float fvg__find_scale(float max, float zero, fvg__row_scale *s) {
+  s->offset = 0;
+  s->scale = 0;
+  if (zero != 0) s->scale = NAN;
+  if (zero != 0 || max < FVG__Q8_TINY) return 0;
+
+  s->scale = max / 127.0f;
+  return 127.0f / max;
+}
+
+static void fvg__q8_convert_scalar(int k, const float *x, void *words, fvg__row_scale *s) {
+  int32_t *word = (int32_t *)words;
+  float max = 0;
+  float zero = 0;
+  for (int i = 0; i < k; i++) {
+    if (fabsf(x[i]) > max) max = fabsf(x[i]);
+    zero += x[i] * 0;
+  }
+
+  float inverse = fvg__find_scale(max, zero, s);
+  for (int i = 0; i < k; i++)
+    word[i] = inverse != 0 ? (int32_t)lrintf(x[i] * inverse) : 0;
+}
+
+/* One row of the tile after another. */
+static void fvg__q8_tile_scalar(const fvg__narrow_tile *t) {
+  for (int r = 0; r < t->rows; r++) {
+    const int32_t *a = t->a + r * t->a_row;
+    int32_t sum[FVG__SCALAR_COLS] = {0};
+
+    for (int k = 0; k < t->steps; k++) {
+      const int8_t *w = (const int8_t *)t->panel + (ptrdiff_t)k * FVG__SCALAR_COLS;
+      for (int j = 0; j < FVG__SCALAR_COLS; j++)
+        sum[j] += a[k] * w[j];
+    }
+
+    for (int j = 0; j < t->cols; j++) {
+      float scale = fvg__rounded(t->row[r].scale * t->scale[j]);
+      float y = fvg__rounded((float)sum[j] * scale);
+      if (t->bias)
+        y += t->bias[j];
+      if (t->from)
+        y += t->from[r * t->ld_from + j];
+      t->out[r * t->ld_out + j] = y;
+    }
+  }
+}
+
+static const fvg__narrow fvg__q8_scalar = {
+  FVG_Q8, 4, FVG__SCALAR_COLS / 2, 1, 1, 1, 0,
+  fvg__q8_convert_scalar, fvg__q8_tile_scalar
+};
+#endif /* FVG__PART_TWO */
+
+#ifdef FVG__STAMP_NARROW
+/* ---- the same over vectors; this text is compiled once per instruction ---- */
+#ifdef FVG__FLOAT_SUMS
+/* Every 16 numbers are rounded to bfloat16. */
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+  s->scale = 1;
+  s->offset = 0;
+  for (int i = 0; i < k; i += FVG__LANES)
+    FVG__NAME(put)(words, i, FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i)));
+}
+
+/* There are no scales. */
+FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
+                                                        FVG__V sum) {
+  (void)t;
+  (void)r;
+  (void)j;
+  return sum;
+}
+#else
+/* One pass finds the scale; a second rounds, and sums what was rounded. */
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+  FVG__F none = FVG__SET1(0);
+  FVG__F v_max = none;
+  FVG__F v_zero = none;
+  for (int i = 0; i < k; i += FVG__LANES) {
+    FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
+    v_max = FVG__MAX(v_max, FVG__MAX(v, FVG__SUB(none, v)));
+    v_zero = FVG__ADD(v_zero, FVG__MUL(v, none));
+  }
+
+  float max[FVG__LANES], zero[FVG__LANES];
+  FVG__STORE(max, v_max);
+  FVG__STORE(zero, v_zero);
+  for (int i = 1; i < FVG__LANES; i++) {
+    if (max[i] > max[0]) max[0] = max[i];
+    zero[0] += zero[i];
+  }
+
+  float inverse = fvg__find_scale(max[0], zero[0], s);
+  FVG__V total = FVG__ZERO();
+  for (int i = 0; i < k; i += FVG__LANES) {
+    FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
+    FVG__V q = inverse != 0 ? FVG__ROUND(FVG__MUL(v, FVG__SET1(inverse))) : FVG__ZERO();
+    FVG__NAME(put)(words, i, q);
+    total = FVG__ADD_INTEGERS(total, q);
+  }
+
+  int32_t lane[FVG__LANES];
+  FVG__STORE_SUMS(lane, total);
+  for (int i = 0; i < FVG__LANES; i++)
+    s->offset += FVG__SHIFT * lane[i];
+}
+
+/* The products are rounded before anything is added, which KEEP_APART makes sure of. */
+FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
+                                                        FVG__V sum) {
+  sum = FVG__SUB_INTEGERS(sum, FVG__SET1_INTEGER(t->row[r].offset));
+  FVG__F scale = FVG__MUL(FVG__SET1(t->row[r].scale), FVG__LOAD(t->scale + j));
+  FVG__F y = FVG__MUL(FVG__TO_FLOAT(sum), scale);
+  FVG__KEEP_APART(y);
+  return y;
+}
+#endif
+
+/* As in chapter 6: M(r) for each row of a full tile, and what is done for one. */
+#if FVG__TILE_ROWS == 14
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13)
+#else
+#define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
+#endif
+#define FVG__SUMS(r) \
+  FVG__V s##r##0 = FVG__ZERO(); \
+  FVG__V s##r##1 = FVG__ZERO();
+#define FVG__STEP_OF_ROW(r, a) \
+  if (rows > r) { \
+    FVG__A word = FVG__LOAD_WORD(a); \
+    s##r##0 = FVG__ADD_PRODUCTS(s##r##0, word, w0); \
+    s##r##1 = FVG__ADD_PRODUCTS(s##r##1, word, w1); \
+  }
+#define FVG__KEEP(r) \
+  if (rows > r) { \
+    FVG__STORE_SUMS(sum + 2 * r * FVG__LANES, s##r##0); \
+    FVG__STORE_SUMS(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
+  }
+
+/* The sums of the first `rows` rows, a constant for the compiler.  Every third row has a pointer,
+   from which the next two are addressed. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *t, const int rows,
+                                                        FVG__SUM *sum) {
+  FVG__EACH_ROW(FVG__SUMS)
+
+  const ptrdiff_t row = t->a_row;
+  const int32_t *a0 = t->a;
+  const int32_t *a3 = rows > 3 ? a0 + 3 * row : a0;
+#if FVG__TILE_ROWS == 14
+  const int32_t *a6 = rows > 6 ? a0 + 6 * row : a0;
+  const int32_t *a9 = rows > 9 ? a0 + 9 * row : a0;
+  const int32_t *a12 = rows > 12 ? a0 + 12 * row : a0;
+#endif
+  const uint8_t *panel = t->panel;
+  const uint8_t *ahead = t->ahead;
+  int ahead_step = t->ahead_step;
+
+  for (int k = 0; k < t->steps; k++) {
+    FVG__W w0 = FVG__LOAD_WEIGHTS(panel);
+    FVG__W w1 = FVG__LOAD_WEIGHTS(panel + FVG__WEIGHT_BYTES);
+    panel += 2 * FVG__WEIGHT_BYTES;
+
+    FVG__PREFETCH(ahead);
+    ahead += ahead_step;
+
+    FVG__STEP_OF_ROW(0, a0 + k)
+    FVG__STEP_OF_ROW(1, a0 + k + row)
+    FVG__STEP_OF_ROW(2, a0 + k + 2 * row)
+    FVG__STEP_OF_ROW(3, a3 + k)
+    FVG__STEP_OF_ROW(4, a3 + k + row)
+    FVG__STEP_OF_ROW(5, a3 + k + 2 * row)
+#if FVG__TILE_ROWS == 14
+    FVG__STEP_OF_ROW(6, a6 + k)
+    FVG__STEP_OF_ROW(7, a6 + k + row)
+    FVG__STEP_OF_ROW(8, a6 + k + 2 * row)
+    FVG__STEP_OF_ROW(9, a9 + k)
+    FVG__STEP_OF_ROW(10, a9 + k + row)
+    FVG__STEP_OF_ROW(11, a9 + k + 2 * row)
+    FVG__STEP_OF_ROW(12, a12 + k)
+    FVG__STEP_OF_ROW(13, a12 + k + row)
+#endif
+  }
+
+  FVG__EACH_ROW(FVG__KEEP)
+}
+
+/* The tile itself: sums over k, then scales, bias and `from`, then the result. */
+FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
+  FVG__SUM sum[FVG__TILE_ROWS * 2 * FVG__LANES];
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum); break;
+  switch (t->rows) {
+    FVG__EACH_ROW(FVG__CASE)
+  }
+#undef FVG__CASE
+
+  for (int r = 0; r < t->rows; r++)
+    for (int j = 0; j < t->cols; j += FVG__LANES) {
+      int lanes = fvg__min(FVG__LANES, t->cols - j);
+      FVG__V sums = FVG__LOAD_SUMS(sum + 2 * r * FVG__LANES + j);
+      FVG__F y = FVG__NAME(scaled)(t, r, j, sums);
+
+      if (t->bias)
+        y = FVG__ADD(y, FVG__LOAD_N(t->bias + j, lanes));
+      if (t->from)
+        y = FVG__ADD(y, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
+      FVG__STORE_N(t->out + r * t->ld_out + j, lanes, y);
+    }
+}
+
+static const fvg__narrow FVG__NAME(format) = {
+  FVG__TYPE, FVG__TILE_ROWS, FVG__LANES, FVG__STEP, FVG__GROUP,
+  FVG__WEIGHT_BYTES / (FVG__LANES * FVG__STEP), FVG__SHIFT,
+  FVG__NAME(convert), FVG__NAME(tile)
+};
+
+/* The next instruction defines these words again; those of floats stay until another level. */
+#undef FVG__NAME
+#undef FVG__TYPE
+#undef FVG__TARGET
+#undef FVG__STEP
+#undef FVG__GROUP
+#undef FVG__SHIFT
+#undef FVG__A
+#undef FVG__W
+#undef FVG__WEIGHT_BYTES
+#undef FVG__LOAD_WORD
+#undef FVG__LOAD_WEIGHTS
+#undef FVG__ADD_PRODUCTS
+#undef FVG__EACH_ROW
+#undef FVG__SUMS
+#undef FVG__STEP_OF_ROW
+#undef FVG__KEEP
+#endif /* FVG__STAMP_NARROW */
+
+#if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__STAMP_BODY) && !defined(FVG__STAMP_NARROW) \
+    && !defined(FVG__PART_THREE)
+#define FVG__PART_THREE
+
+/* ---- one body, many instructions ----
+   Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
+   A level has further words, its vectors and how sums lie in memory; and an instruction defines
+   how words of x are made (put) and multiplied.  load_n and store_n are those of chapter 6. */
+#ifdef FVG__SIMD
+#define FVG__STAMP_NARROW
+#endif
+
+#ifdef FVG__X86_SIMD
+#define FVG__SET1            FVG__MM(set1_ps)
+#define FVG__LOAD            FVG__MM(loadu_ps)
+#define FVG__STORE           FVG__MM(storeu_ps)
+#define FVG__LOAD_N          FVG__LEVEL_NAME(load_n)
+#define FVG__STORE_N         FVG__LEVEL_NAME(store_n)
+#define FVG__ADD             FVG__MM(add_ps)
+#define FVG__SUB             FVG__MM(sub_ps)
+#define FVG__MUL             FVG__MM(mul_ps)
+#define FVG__MAX             FVG__MM(max_ps)
+#define FVG__ROUND           FVG__MM(cvtps_epi32)
+#define FVG__TO_FLOAT        FVG__MM(cvtepi32_ps)
+#define FVG__ADD_INTEGERS    FVG__MM(add_epi32)
+#define FVG__SUB_INTEGERS    FVG__MM(sub_epi32)
+#define FVG__SET1_INTEGER    FVG__MM(set1_epi32)
+#define FVG__SUM             int32_t
+
+/* SSE2: bytes become 16 bits wide when each is put above itself and shifted down. */
+#define FVG__MM(x)           _mm_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_sse2
+#define FVG__TILE_ROWS       6
+#define FVG__LANES           4
+#define FVG__F               __m128
+#define FVG__V               __m128i
+#define FVG__ZERO            _mm_setzero_si128
+#define FVG__LOAD_SUMS(p)    _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define FVG__STORE_SUMS(p, v) _mm_storeu_si128((__m128i *)(void *)(p), v)
+#define FVG__KEEP_APART(v)   __asm__("" : "+x"(v))
+
+#define FVG__NAME(x)         fvg__q8_##x##_sse2
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m128i
+#define FVG__W               __m128i
+#define FVG__WEIGHT_BYTES    8
+#define FVG__LOAD_WORD(p)    _mm_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS    fvg__q8_weights_sse2
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm_add_epi32(sum, _mm_madd_epi16(a, w))
+
+FVG__ALWAYS_INLINE void fvg__q8_put_sse2(void *words, int at, __m128i q) {
+  _mm_storel_epi64((__m128i *)(void *)((int16_t *)words + at), _mm_packs_epi32(q, q));
+}
+
+FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
+  __m128i w = _mm_loadl_epi64((const __m128i *)(const void *)p);
+  return _mm_srai_epi16(_mm_unpacklo_epi8(w, w), 8);
+}
+#include "fvgpt.h"
+
+#undef FVG__MM
+#undef FVG__LEVEL_NAME
+#undef FVG__LANES
+#undef FVG__F
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+
+/* AVX2. */
+#define FVG__MM(x)           _mm256_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_avx2
+#define FVG__LANES           8
+#define FVG__F               __m256
+#define FVG__V               __m256i
+#define FVG__ZERO            _mm256_setzero_si256
+#define FVG__LOAD_SUMS(p)    _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define FVG__STORE_SUMS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx2
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx2,fma")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m256i
+#define FVG__W               __m256i
+#define FVG__WEIGHT_BYTES    16
+#define FVG__LOAD_WORD(p)    _mm256_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) \
+  _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm256_add_epi32(sum, _mm256_madd_epi16(a, w))
+
+FVG__TARGET FVG__ALWAYS_INLINE __m128i fvg__pack_avx2(__m256i q) {
+  return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+}
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx2(void *words, int at, __m256i q) {
+  _mm_storeu_si128((__m128i *)(void *)((int16_t *)words + at), fvg__pack_avx2(q));
+}
+#include "fvgpt.h"
+
+#ifdef FVG__HAS_AVX_VNNI
+#define FVG__NAME(x)         fvg__q8_##x##_avx_vnni
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx2,fma,avxvnni")))
+#define FVG__STEP            4
+#define FVG__GROUP           4
+#define FVG__SHIFT           128
+#define FVG__A               __m256i
+#define FVG__W               __m256i
+#define FVG__WEIGHT_BYTES    32
+#define FVG__LOAD_WORD(p)    _mm256_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm256_dpbusd_avx_epi32(sum, w, a)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __m256i q) {
+  __m128i narrow = fvg__pack_avx2(q);
+  _mm_storel_epi64((__m128i *)(void *)((int8_t *)words + at), _mm_packs_epi16(narrow, narrow));
+}
+#include "fvgpt.h"
+#endif
+
+#undef FVG__MM
+#undef FVG__LEVEL_NAME
+#undef FVG__TILE_ROWS
+#undef FVG__LANES
+#undef FVG__F
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+#undef FVG__KEEP_APART
+
+/* AVX-512. */
+#define FVG__MM(x)           _mm512_##x
+#define FVG__LEVEL_NAME(x)   fvg__##x##_avx512
+#define FVG__TILE_ROWS       14
+#define FVG__LANES           16
+#define FVG__F               __m512
+#define FVG__V               __m512i
+#define FVG__ZERO            _mm512_setzero_si512
+#define FVG__LOAD_SUMS(p)    _mm512_loadu_si512(p)
+#define FVG__STORE_SUMS(p, v) _mm512_storeu_si512(p, v)
+#define FVG__KEEP_APART(v)   __asm__("" : "+v"(v))
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx512
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m512i
+#define FVG__W               __m512i
+#define FVG__WEIGHT_BYTES    32
+#define FVG__LOAD_WORD(p)    _mm512_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS(p) \
+  _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_add_epi32(sum, _mm512_madd_epi16(a, w))
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512(void *words, int at, __m512i q) {
+  _mm256_storeu_si256((__m256i *)(void *)((int16_t *)words + at), _mm512_cvtepi32_epi16(q));
+}
+#include "fvgpt.h"
+
+#define FVG__NAME(x)         fvg__q8_##x##_avx512_vnni
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512vnni")))
+#define FVG__STEP            4
+#define FVG__GROUP           4
+#define FVG__SHIFT           128
+#define FVG__A               __m512i
+#define FVG__W               __m512i
+#define FVG__WEIGHT_BYTES    64
+#define FVG__LOAD_WORD(p)    _mm512_set1_epi32(*(p))
+#define FVG__LOAD_WEIGHTS    _mm512_loadu_si512
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_dpbusd_epi32(sum, w, a)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512_vnni(void *words, int at, __m512i q) {
+  _mm_storeu_si128((__m128i *)(void *)((int8_t *)words + at), _mm512_cvtepi32_epi8(q));
+}
+#include "fvgpt.h"
+
+#ifdef FVG__HAS_AVX512_BF16
+#undef FVG__V
+#undef FVG__ZERO
+#undef FVG__LOAD_SUMS
+#undef FVG__STORE_SUMS
+#undef FVG__SUM
+#define FVG__FLOAT_SUMS
+#define FVG__V               __m512
+#define FVG__ZERO            _mm512_setzero_ps
+#define FVG__LOAD_SUMS       _mm512_loadu_ps
+#define FVG__STORE_SUMS      _mm512_storeu_ps
+#define FVG__SUM             float
+
+#define FVG__NAME(x)         fvg__bf16_##x##_avx512
+#define FVG__TYPE            FVG_BF16_PANELS
+#define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               __m512bh
+#define FVG__W               __m512bh
+#define FVG__WEIGHT_BYTES    64
+#define FVG__LOAD_WORD(p)    ((__m512bh)_mm512_set1_epi32(*(p)))
+#define FVG__LOAD_WEIGHTS(p) ((__m512bh)_mm512_loadu_si512(p))
+#define FVG__ADD_PRODUCTS(sum, a, w) _mm512_dpbf16_ps(sum, a, w)
+
+FVG__TARGET FVG__ALWAYS_INLINE void fvg__bf16_put_avx512(void *words, int at, __m512 x) {
+  __m256bh rounded = _mm512_cvtneps_pbh(x);
+  memcpy((uint16_t *)words + at, &rounded, sizeof rounded);
+}
+#include "fvgpt.h"
+#undef FVG__FLOAT_SUMS
+#endif
+#endif
+
+#ifdef FVG__NEON_SIMD
+#define FVG__TILE_ROWS       14
+#define FVG__LANES           4
+#define FVG__F               float32x4_t
+#define FVG__SET1            vdupq_n_f32
+#define FVG__LOAD            vld1q_f32
+#define FVG__STORE           vst1q_f32
+#define FVG__LOAD_N          fvg__load_n_neon
+#define FVG__STORE_N         fvg__store_n_neon
+#define FVG__ADD             vaddq_f32
+#define FVG__SUB             vsubq_f32
+#define FVG__MUL             vmulq_f32
+#define FVG__MAX             vmaxq_f32
+#define FVG__ROUND           vcvtnq_s32_f32
+#define FVG__TO_FLOAT        vcvtq_f32_s32
+#define FVG__V               int32x4_t
+#define FVG__SUM             int32_t
+#define FVG__ZERO()          vdupq_n_s32(0)
+#define FVG__LOAD_SUMS       vld1q_s32
+#define FVG__STORE_SUMS      vst1q_s32
+#define FVG__ADD_INTEGERS    vaddq_s32
+#define FVG__SUB_INTEGERS    vsubq_s32
+#define FVG__SET1_INTEGER    vdupq_n_s32
+#define FVG__KEEP_APART(v)   __asm__("" : "+w"(v))
+
+/* NEON, with the dot product of ARMv8.2 where it is compiled for that. */
+#define FVG__NAME(x)         fvg__q8_##x##_neon
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            4
+#define FVG__SHIFT           0
+#define FVG__A               int8x16_t
+#define FVG__W               int8x16_t
+#define FVG__WEIGHT_BYTES    16
+#define FVG__LOAD_WEIGHTS(p) vreinterpretq_s8_u8(vld1q_u8(p))
+#ifdef __ARM_FEATURE_DOTPROD
+#define FVG__GROUP           4
+#define FVG__LOAD_WORD(p)    vreinterpretq_s8_s32(vdupq_n_s32(*(p)))
+#define FVG__ADD_PRODUCTS    vdotq_s32
+#else
+#define FVG__GROUP           2
+#define FVG__LOAD_WORD       fvg__q8_word_neon
+#define FVG__ADD_PRODUCTS    fvg__q8_add_products_neon
+
+/* k0 k1 k0 k1 ... in the lower half, k2 k3 k2 k3 ... in the upper one */
+FVG__ALWAYS_INLINE int8x16_t fvg__q8_word_neon(const int32_t *p) {
+  const int16_t *pair = (const int16_t *)(const void *)p;
+  return vreinterpretq_s8_s16(vcombine_s16(vld1_dup_s16(pair), vld1_dup_s16(pair + 1)));
+}
+
+FVG__ALWAYS_INLINE int32x4_t fvg__q8_add_products_neon(int32x4_t sum, int8x16_t a, int8x16_t w) {
+  int16x8_t products = vmull_s8(vget_low_s8(a), vget_low_s8(w));
+  products = vmlal_s8(products, vget_high_s8(a), vget_high_s8(w));
+  return vpadalq_s16(sum, products);
+}
+#endif
+
+FVG__ALWAYS_INLINE void fvg__q8_put_neon(void *words, int at, int32x4_t q) {
+  int16x4_t half = vqmovn_s32(q);
+  int8x8_t narrow = vqmovn_s16(vcombine_s16(half, half));
+  int32_t four = vget_lane_s32(vreinterpret_s32_s8(narrow), 0);
+  memcpy((int8_t *)words + at, &four, sizeof four);
+}
+#include "fvgpt.h"
+#endif
+
+#ifdef FVG__WASM_SIMD
+#define FVG__TILE_ROWS       6
+#define FVG__LANES           4
+#define FVG__F               v128_t
+#define FVG__SET1            wasm_f32x4_splat
+#define FVG__LOAD            wasm_v128_load
+#define FVG__STORE           wasm_v128_store
+#define FVG__LOAD_N          fvg__load_n_wasm
+#define FVG__STORE_N         fvg__store_n_wasm
+#define FVG__ADD             wasm_f32x4_add
+#define FVG__SUB             wasm_f32x4_sub
+#define FVG__MUL             wasm_f32x4_mul
+#define FVG__MAX             wasm_f32x4_max
+#define FVG__ROUND(x)        wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x))
+#define FVG__TO_FLOAT        wasm_f32x4_convert_i32x4
+#define FVG__V               v128_t
+#define FVG__SUM             int32_t
+#define FVG__ZERO()          wasm_i32x4_splat(0)
+#define FVG__LOAD_SUMS       wasm_v128_load
+#define FVG__STORE_SUMS      wasm_v128_store
+#define FVG__ADD_INTEGERS    wasm_i32x4_add
+#define FVG__SUB_INTEGERS    wasm_i32x4_sub
+#define FVG__SET1_INTEGER    wasm_i32x4_splat
+#define FVG__KEEP_APART(v)   ((void)(v))
+
+/* WebAssembly has no fused operations that a product could be contracted into. */
+#define FVG__NAME(x)         fvg__q8_##x##_wasm
+#define FVG__TYPE            FVG_Q8
+#define FVG__TARGET
+#define FVG__STEP            2
+#define FVG__GROUP           2
+#define FVG__SHIFT           0
+#define FVG__A               v128_t
+#define FVG__W               v128_t
+#define FVG__WEIGHT_BYTES    8
+#define FVG__LOAD_WORD(p)    wasm_i32x4_splat(*(p))
+#define FVG__LOAD_WEIGHTS    wasm_i16x8_load8x8
+#define FVG__ADD_PRODUCTS(sum, a, w) wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(a, w))
+
+FVG__ALWAYS_INLINE void fvg__q8_put_wasm(void *words, int at, v128_t q) {
+  wasm_v128_store64_lane((int16_t *)words + at, wasm_i16x8_narrow_i32x4(q, q), 0);
+}
+#include "fvgpt.h"
+#endif
+#undef FVG__STAMP_NARROW
+
+#ifdef FVG__X86_SIMD
+/* Bit `bit` of register `number` (0 to 3: eax, ebx, ecx, edx) of the CPU's leaf 7. */
+static int fvg__has_feature(unsigned part, int number, int bit) {
+  unsigned r[4] = {0};
+  if (!__get_cpuid_count(7, part, &r[0], &r[1], &r[2], &r[3])) return 0;
+  return (int)(r[number] >> bit & 1u);
+}
+
+static const fvg__narrow *fvg__choose_avx512(void) {
+  int has_bytes = fvg__has_feature(0, 1, 30);
+  int has_vnni = fvg__has_feature(0, 2, 11);
+  if (has_bytes && has_vnni) return &fvg__q8_format_avx512_vnni;
+  return has_bytes ? &fvg__q8_format_avx512 : &fvg__q8_format_avx2;
+}
+
+static const fvg__narrow *fvg__choose_avx2(void) {
+#ifdef FVG__HAS_AVX_VNNI
+  if (fvg__has_feature(1, 0, 4)) return &fvg__q8_format_avx_vnni;
+#endif
+  return &fvg__q8_format_avx2;
+}
+#endif
+
+/* The kernels of eight-bit weights at a level; on x86-64 the CPU's dot products are taken. */
+static const fvg__narrow *fvg__choose_q8(int level) {
+  switch (level) {
+#ifdef FVG__X86_SIMD
+    case FVG_SIMD_SSE2:   return &fvg__q8_format_sse2;
+    case FVG_SIMD_AVX2:   return fvg__choose_avx2();
+    case FVG_SIMD_AVX512: return fvg__choose_avx512();
+#elif defined(FVG__NEON_SIMD)
+    case FVG_SIMD_NEON:   return &fvg__q8_format_neon;
+#elif defined(FVG__WASM_SIMD)
+    case FVG_SIMD_WASM:   return &fvg__q8_format_wasm;
+#endif
+    default:              return &fvg__q8_scalar;
+  }
+}
+
+/* Those of bfloat16; NULL: it is widened to F32. */
+static const fvg__narrow *fvg__choose_bf16(int level) {
+#ifdef FVG__HAS_AVX512_BF16
+  int has_bytes = level == FVG_SIMD_AVX512 && fvg__has_feature(0, 1, 30);
+  if (has_bytes && fvg__has_feature(1, 0, 5)) return &fvg__bf16_format_avx512;
+#endif
+  (void)level;
+  return NULL;
+}
+
+/* ---- the product ---- */
+#define FVG__NARROW_BLOCK 524288    /* bytes of words in a block of rows                          */
+
+/* The distance in words from one row of x to the next.  It is an odd number of cache lines, so that
+   the rows of a tile do not evict each other. */
+static int fvg__words_step(const fvg__narrow *f, int k) {
+  int lines = fvg__ceil_div(fvg__ceil_div(k, 16) * 16 / f->step, 16);
+  return 16 * (lines | 1);
+}
+
+/* Room for one pass over the rows of x: words, and a scale for each row. */
+static size_t fvg__narrow_floats(const fvg__narrow *f, int m, int k) {
+  int rows = fvg__min(m, FVG__PASS_ROWS);
+  size_t row_floats = sizeof(fvg__row_scale) / sizeof(float);
+  return fvg__row(rows, fvg__words_step(f, k)) + (size_t)rows * row_floats;
+}
+
+/* One pass over the rows of x. */
+typedef struct fvg__narrow_job {
+  const fvg__product *p;
+  const fvg__narrow_matrix *w;
+  int32_t *words;                   /* [rows][words_step]                                         */
+  fvg__row_scale *row;              /* [rows]                                                     */
+  int row0, rows;                   /* of the pass                                                */
+  int group;                        /* rows that one job converts                                 */
+  int block_rows;                   /* rows that one job multiplies                               */
+  int n_panels;
+} fvg__narrow_job;
+
+/* Job `index`: a group of rows becomes words. */
+static void fvg__narrow_convert(void *arg, int index) {
+  const fvg__narrow_job *j = (const fvg__narrow_job *)arg;
+  const fvg__narrow *f = j->w->format;
+  const fvg__product *p = j->p;
+  int step = fvg__words_step(f, p->k);
+  int end = fvg__min(j->rows, (index + 1) * j->group);
+
+  for (int r = index * j->group; r < end; r++) {
+    const float *x = (const float *)p->a.data + (j->row0 + r) * p->a.row;
+    f->convert(p->k, x, j->words + fvg__row(r, step), &j->row[r]);
+  }
+}
+
+/* Job `index`: a block of rows times a panel.  The tiles share the prefetching of the next one. */
+static void fvg__narrow_multiply(void *arg, int index) {
+  const fvg__narrow_job *j = (const fvg__narrow_job *)arg;
+  const fvg__narrow *f = j->w->format;
+  const fvg__product *p = j->p;
+  int cols = fvg__narrow_cols(f);
+  int panel = index % j->n_panels;
+  int j0 = panel * cols;
+  int block = index / j->n_panels * j->block_rows;
+  int rows = fvg__min(j->block_rows, j->rows - block);
+  int n_tiles = fvg__ceil_div(rows, f->tile_rows);
+
+  fvg__narrow_tile t;
+  t.cols = fvg__min(cols, p->n - j0);
+  t.steps = fvg__narrow_steps(f, p->k);
+  t.a_row = fvg__words_step(f, p->k);
+  t.ld_from = p->ld_from;
+  t.ld_out = p->ld_out;
+  t.scale = j->w->scale ? j->w->scale + j0 : NULL;
+  t.bias = p->bias ? p->bias + j0 : NULL;
+
+  int step_bytes = cols * f->step * f->bytes;
+  size_t panel_bytes = fvg__row(t.steps, step_bytes);
+  size_t share = panel_bytes / (size_t)n_tiles;
+  int is_last = panel + 1 == j->n_panels;
+  t.panel = j->w->panels + (size_t)panel * panel_bytes;
+  t.ahead_step = is_last ? 0 : fvg__ceil_div(step_bytes, n_tiles);
+
+  for (int tile = 0; tile < n_tiles; tile++) {
+    int first = block + fvg__tile_begin(rows, n_tiles, tile);
+    int row = j->row0 + first;
+    t.rows = block + fvg__tile_begin(rows, n_tiles, tile + 1) - first;
+    t.a = j->words + first * t.a_row;
+    t.row = j->row + first;
+    t.from = p->from ? p->from + row * p->ld_from + j0 : NULL;
+    t.out = p->out + row * p->ld_out + j0;
+    t.ahead = is_last ? t.panel : t.panel + panel_bytes + (size_t)tile * share;
+    f->tile(&t);
+  }
+}
+
+/* Computes a product with B = W^T, W narrow; A is in rows.  `room` has fvg__narrow_floats. */
+static fvg_status fvg__narrow_product(fvg_ctx *c, const fvg__product *p, float *room) {
+  fvg__narrow_job j;
+  memset(&j, 0, sizeof j);
+  j.p = p;
+  j.w = (const fvg__narrow_matrix *)p->b.data;
+
+  const fvg__narrow *f = j.w->format;
+  int step = fvg__words_step(f, p->k);
+  j.words = (int32_t *)(void *)room;
+  j.row = (fvg__row_scale *)(void *)(room + fvg__row(fvg__min(p->m, FVG__PASS_ROWS), step));
+  j.group = 1 + 8192 / p->k;
+  j.n_panels = fvg__ceil_div(p->n, fvg__narrow_cols(f));
+
+  int fitting = FVG__NARROW_BLOCK / (4 * step);
+  int most = fvg__min(FVG__BLOCK_ROWS, fitting) / f->tile_rows * f->tile_rows;
+  j.block_rows = most ? most : f->tile_rows;
+
+  fvg_status s = FVG_OK;
+  int worth_threads = (double)p->m * p->n * p->k > FVG__WORTH_THREADS;
+  fvg_ctx *threads = worth_threads ? c : NULL;
+  for (j.row0 = 0; !s && j.row0 < p->m; j.row0 += j.rows) {
+    j.rows = fvg__min(FVG__PASS_ROWS, p->m - j.row0);
+    int n_blocks = fvg__ceil_div(j.rows, j.block_rows);
+    s = fvg__run_jobs(threads, fvg__narrow_convert, &j, fvg__ceil_div(j.rows, j.group));
+    if (!s) s = fvg__run_jobs(threads, fvg__narrow_multiply, &j, n_blocks * j.n_panels);
+  }
+  return s;
+}
+
+/* ---- weights ---- */
+/* How the numbers of one row of weights lie in the panels, counted in weights: number k at
+   first + k / step * stride + within[k % step]. */
+typedef struct fvg__narrow_row {
+  size_t first, stride;
+  int within[4];
+} fvg__narrow_row;
+
+static fvg__narrow_row fvg__narrow_row_at(const fvg__narrow_matrix *w, int j) {
+  const fvg__narrow *f = w->format;
+  int cols = fvg__narrow_cols(f);
+  int vector = j % cols / f->lanes;
+  int lane = j % f->lanes;
+
+  fvg__narrow_row r;
+  r.stride = (size_t)(cols * f->step);
+  r.first = (size_t)(j / cols) * (size_t)fvg__narrow_steps(f, w->k) * r.stride;
+  r.first += (size_t)(vector * f->lanes * f->step + lane * f->group);
+  for (int i = 0; i < 4; i++)
+    r.within[i] = i / f->group * f->lanes * f->group + i % f->group;
+  return r;
+}
+
+/* Bytes up to the scales, and up to the panels, of a matrix with so many rows. */
+static size_t fvg__narrow_scales_at(void) { return fvg__round_up(sizeof(fvg__narrow_matrix)); }
+
+static size_t fvg__narrow_panels_at(const fvg__narrow *f, int rows) {
+  size_t scales = f->type == FVG_Q8 ? (size_t)rows * sizeof(float) : 0;
+  return fvg__narrow_scales_at() + fvg__round_up(scales);
+}
+
+/* The rows of a matrix with those that fill the last panel, and the bytes of all panels. */
+static int fvg__narrow_rows(const fvg__narrow_matrix *w) {
+  int cols = fvg__narrow_cols(w->format);
+  return fvg__ceil_div(w->n, cols) * cols;
+}
+
+static size_t fvg__narrow_bytes(const fvg__narrow_matrix *w) {
+  const fvg__narrow *f = w->format;
+  int row_bytes = fvg__narrow_steps(f, w->k) * f->step * f->bytes;
+  return fvg__row(fvg__narrow_rows(w), row_bytes);
+}
+
+/* A matrix of zeros; NULL when out of memory. */
+static fvg__narrow_matrix *fvg__narrow_new(fvg_ctx *c, const fvg__narrow *f, int n, int k) {
+  fvg__narrow_matrix head;
+  head.format = f;
+  head.n = n;
+  head.k = k;
+
+  size_t panels_at = fvg__narrow_panels_at(f, fvg__narrow_rows(&head));
+  char *block = (char *)fvg_alloc(c, panels_at + fvg__narrow_bytes(&head));
+  if (!block) return NULL;
+  head.scale = f->type == FVG_Q8 ? (float *)(void *)(block + fvg__narrow_scales_at()) : NULL;
+  head.panels = (uint8_t *)block + panels_at;
+
+  if (f->shift) memset(head.panels, f->shift, fvg__narrow_bytes(&head));
+  memcpy(block, &head, sizeof head);
+  return (fvg__narrow_matrix *)(void *)block;
+}
+
+/* Number i of an array of integers of 1, 2 or 4 bytes each. */
+static int fvg__whole_at(const void *numbers, int bytes, int i) {
+  if (bytes == 1) return ((const int8_t *)numbers)[i];
+  if (bytes == 2) return ((const int16_t *)numbers)[i];
+  return ((const int32_t *)numbers)[i];
+}
+
+/* Writes row j, integers of eight bits or the bits of bfloat16, from k integers of `bytes` each. */
+static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *numbers, int bytes) {
+  const fvg__narrow *f = w->format;
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+
+  for (int k0 = 0; k0 < w->k; k0 += f->step) {
+    size_t at = r.first + (size_t)(k0 / f->step) * r.stride;
+    for (int i = 0; i < f->step && k0 + i < w->k; i++) {
+      int number = fvg__whole_at(numbers, bytes, k0 + i);
+      if (f->type == FVG_Q8)
+        w->panels[at + (size_t)r.within[i]] = (uint8_t)(number + f->shift);
+      else
+        ((uint16_t *)(void *)w->panels)[at + (size_t)r.within[i]] = (uint16_t)number;
+    }
+  }
+}
+
+/* Rounds x [k] to integers q [k], and returns their scale, by the kernel that will round what they
+   are multiplied with; `words` has room for them. */
+FVG__FOR_CLIP static float fvg__round_to_q8(const fvg_ctx *c, int k, const float *x, void *words,
+                                            int8_t *q) {
+  fvg__row_scale s;
+  c->q8->convert(k, x, words, &s);
+  for (int i = 0; i < k; i++)
+    q[i] = (int8_t)fvg__whole_at(words, 4 / c->q8->step, i);
+  return s.scale;
+}
+
+/* Writes x [k] as row j, rounded.  0 if a number is not finite. */
+static int fvg__narrow_round_row(fvg__narrow_matrix *w, int j, const float *x, void *words) {
+  fvg__row_scale s;
+  w->format->convert(w->k, x, words, &s);
+  if (w->scale) w->scale[j] = s.scale;
+  fvg__narrow_put_row(w, j, words, 4 / w->format->step);
+  return s.scale == s.scale;
+}
+
+/* Weight `at` of the panels of a row whose scale is given. */
+static float fvg__narrow_value(const fvg__narrow_matrix *w, size_t at, float scale) {
+  if (w->format->type == FVG_BF16_PANELS)
+    return fvg_bfloat_to_float(((const uint16_t *)(const void *)w->panels)[at]);
+  int q = w->format->shift ? w->panels[at] - w->format->shift : ((int8_t *)w->panels)[at];
+  return (float)q * scale;
+}
+
+/* Number k of row j. */
+FVG__FOR_CLIP static float fvg__narrow_number(const fvg__narrow_matrix *w, int j, int k) {
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+  int step = w->format->step;
+  size_t at = r.first + (size_t)(k / step) * r.stride + (size_t)r.within[k % step];
+  return fvg__narrow_value(w, at, w->scale ? w->scale[j] : 1);
+}
+
+/* to[i ld] = number k0 + i of row j, for i < n; k0 is a multiple of 4. */
+static void fvg__narrow_widen(const fvg__narrow_matrix *w, int j, int k0, int n, float *to,
+                              ptrdiff_t ld) {
+  int step = w->format->step;
+  float scale = w->scale ? w->scale[j] : 1;
+  fvg__narrow_row r = fvg__narrow_row_at(w, j);
+  size_t at = r.first + (size_t)(k0 / step) * r.stride;
+
+  for (int i = 0; i < n; i += step, at += r.stride)
+    for (int part = 0; part < step && i + part < n; part++)
+      to[(i + part) * ld] = fvg__narrow_value(w, at + (size_t)r.within[part], scale);
+}
+
+/* Chapter 7's copy of a panel, from weights that are read along their rows or, in backward, as they
+   lie.  Of a matrix with one column, strides do not tell which. */
+static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
+                                   float *panel, int width) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)b->data;
+  int forward = b->row == 1;
+  if (w->k == 1) forward = k0 == 0 && depth == 1;
+
+  if (forward)
+    for (int j = 0; j < cols; j++)
+      fvg__narrow_widen(w, j0 + j, k0, depth, panel + j, width);
+  else
+    for (int k = 0; k < depth; k++)
+      fvg__narrow_widen(w, k0 + k, j0, cols, panel + k * width, 1);
+}
+
+/* Fails unless rows of k weights can be multiplied as integers: each sum must fit in 32 bits. */
+static fvg_status fvg__check_q8_width(fvg_ctx *c, const char *who, int k) {
+  if (k <= FVG__Q8_DEPTH) return FVG_OK;
+  return fvg_fail(c, FVG_E_UNSUPPORTED,
+                  "%s: rows of %d numbers; eight-bit weights have at most %d, since their sums "
+                  "must fit in 32 bits", who, k, FVG__Q8_DEPTH);
+}
+
+/* Gives x its narrow matrix in place of rows. */
+static void fvg__become_narrow(fvg_ctx *c, fvg_tensor *x, fvg__narrow_matrix *w) {
+  fvg_release(c, x->data);
+  x->data = w;
+  x->type = w->format->type;
+}
+
+/* Rounds row by row into new memory, so that x is whole until all of it is right. */
+FVG_DEF fvg_status fvg_tensor_quantise(fvg_ctx *c, fvg_tensor *x) {
+  if (!x) return fvg__missing(c, "quantise", "the tensor");
+  if (x->type == FVG_Q8) return FVG_OK;
+  fvg_status s = fvg__check_matrix(c, x, FVG_F32, "quantise");
+  if (s) return s;
+
+  int n = x->dim[0];
+  int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  s = fvg__check_q8_width(c, "quantise", k);
+  if (s) return s;
+
+  int32_t *words = FVG_NEW_ARRAY(c, int32_t, (size_t)fvg__words_step(c->q8, k));
+  fvg__narrow_matrix *w = fvg__narrow_new(c, c->q8, n, k);
+  if (!words || !w) s = FVG_E_NOMEM;
+  for (int j = 0; !s && j < n; j++)
+    if (!fvg__narrow_round_row(w, j, (const float *)x->data + fvg__row(j, k), words))
+      s = fvg_fail(c, FVG_E_NUMERIC, "quantise: row %d has a number that is not finite", j);
+
+  fvg_release(c, words);
+  if (s) fvg_release(c, w);
+  else fvg__become_narrow(c, x, w);
+  return s;
+}
+
+static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
+  float *rows = FVG_NEW_ARRAY(c, float, fvg__row(w->n, w->k));
+  if (!rows) return FVG_E_NOMEM;
+
+  for (int j = 0; j < w->n; j++)
+    fvg__narrow_widen(w, j, 0, w->k, rows + fvg__row(j, w->k), 1);
+  fvg_release(c, x->data);
+  x->data = rows;
+  x->type = FVG_F32;
+  return FVG_OK;
+}
+
+/* Brings rows of bfloat16 into panels, where the CPU multiplies them; elsewhere they stay rows. */
+static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
+  if (!c->bf16) return FVG_OK;
+  fvg_status s = fvg__check_matrix(c, x, FVG_BF16, "pack");
+  if (s) return s;
+
+  int n = x->dim[0];
+  int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  fvg__narrow_matrix *w = fvg__narrow_new(c, c->bf16, n, k);
+  if (!w) return FVG_E_NOMEM;
+
+  for (int j = 0; j < n; j++)
+    fvg__narrow_put_row(w, j, (const uint16_t *)x->data + fvg__row(j, k), 2);
+  fvg__become_narrow(c, x, w);
+  return FVG_OK;
 }
 
 /*==================================================================================================
  * CHAPTER 8  TAPE: memory and order of a computation
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
-   writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
-   fvg_backward sets the gradient of the last node to 1 and walks the tape from its end to its
-   start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.  Nothing
-   else is needed, because the users of a node all come later on the tape than the node itself.
+   writes a node on a tape: shape, value, inputs, and which operation it was, for that knows its
+   derivative.  fvg_backward sets the gradient of the last node to 1 and walks the tape from its end
+   to its start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.
+   Nothing else is needed, because the users of a node all come later on the tape than the node
+   itself.
 
        L = sum((x w)^2)
 
@@ -8031,6 +9327,18 @@ struct fvg_tape {
   int n_train;
 };
 
+/* How a node was made.  A node holds this number and not a pointer to the code of its derivative:
+   so a program that never calls fvg_backward need not contain the derivatives, and the linker can
+   leave them out. */
+typedef enum fvg__operation {
+  FVG__BY_NONE = 0,
+  FVG__BY_ADD, FVG__BY_MUL, FVG__BY_SCALE, FVG__BY_LINEAR, FVG__BY_LAYER_NORM, FVG__BY_EXP,
+  FVG__BY_RELU, FVG__BY_SIGMOID, FVG__BY_GELU, FVG__BY_QUICK_GELU, FVG__BY_SOFTMAX,
+  FVG__BY_NORMALIZE, FVG__BY_CONCAT, FVG__BY_GATHER, FVG__BY_TRANSPOSE, FVG__BY_LERP,
+  FVG__BY_SUM, FVG__BY_CROSS_ENTROPY, FVG__BY_KL_ROWS, FVG__BY_BCE, FVG__BY_ATTENTION,
+  FVG__BY_RECOMPUTE
+} fvg__operation;
+
 struct fvg_node {
   fvg_tape *tape;
   fvg_node *previous;               /* the node made before this one                              */
@@ -8041,7 +9349,7 @@ struct fvg_node {
   fvg_dtype type;
   void *value;                      /* [rows, cols]                                               */
   float *grad;                      /* [rows, cols]; NULL until a gradient arrives                */
-  void (*backward)(fvg_node *y);    /* adds to the gradients of the inputs; NULL: a leaf          */
+  fvg__operation made_by;           /* FVG__BY_NONE: a leaf, which passes no gradient on          */
   fvg_node *a, *b, *c, *d;          /* the inputs                                                 */
 
   /* What forward leaves for backward, as each operation needs it: */
@@ -8292,12 +9600,16 @@ static int fvg__on_tape(const fvg_node *x, const fvg_tape *t) {
 
 static int fvg__is_f32(const fvg_node *x) { return !x || x->type == FVG_F32; }
 
+static int fvg__is_panels(fvg_dtype type) {
+  return type == FVG_F32_PANELS || fvg__is_narrow(type);
+}
+
 static int fvg__wants_grad(const fvg_node *x) { return x && x->needs_grad; }
 
 static fvg_node *fvg__wrong_storage(fvg_tape *t) {
   fvg_fail(t->ctx, FVG_E_ARG,
-           "F16, BF16 and F32_PANELS are storage for the weights of a linear layer, the first "
-           "two also for rows to gather; every other operand must be F32");
+           "F16, BF16, Q8 and panels are storage for the weights of a linear layer, all but "
+           "F32_PANELS also for rows to gather; every other operand must be F32");
   return fvg__give_up(t);
 }
 
@@ -8305,7 +9617,7 @@ static fvg_node *fvg__wrong_storage(fvg_tape *t) {
    has checked how its inputs are stored: linear and gather, which take more than F32, call this. */
 static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
                                        fvg_node *a, fvg_node *b, fvg_node *c,
-                                       void (*backward)(fvg_node *y)) {
+                                       fvg__operation made_by) {
   if (!fvg__on_tape(a, t) || !fvg__on_tape(b, t) || !fvg__on_tape(c, t)) {
     fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
@@ -8319,7 +9631,7 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
   y->a = a;
   y->b = b;
   y->c = c;
-  y->backward = backward;
+  y->made_by = made_by;
   int wanted = fvg__wants_grad(a) || fvg__wants_grad(b) || fvg__wants_grad(c);
   y->needs_grad = wanted && !t->no_grad;
   return y;
@@ -8327,10 +9639,10 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
 
 /* The same for all other operations, whose inputs are F32. */
 static fvg_node *fvg__node(fvg_tape *t, int rows, int cols, fvg_node *a, fvg_node *b, fvg_node *c,
-                           void (*backward)(fvg_node *y)) {
+                           fvg__operation made_by) {
   if (!fvg__is_f32(a) || !fvg__is_f32(b) || !fvg__is_f32(c))
     return fvg__wrong_storage(t);
-  return fvg__node_any_storage(t, rows, cols, a, b, c, backward);
+  return fvg__node_any_storage(t, rows, cols, a, b, c, made_by);
 }
 
 static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
@@ -8350,7 +9662,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
    the node itself may be written where they were. */
 FVG_DEF fvg_node *fvg_tape_keep(fvg_tape *t, fvg_mark mark, fvg_node *x) {
   if (!x || x->needs_grad) return x;
-  if (x->type == FVG_F32_PANELS) return x;      /* panels lie outside the tape */
+  if (fvg__is_panels(x->type)) return x;        /* panels lie outside the tape */
 
   int failed = t->failed;
   fvg_node kept = *x;
@@ -8408,7 +9720,7 @@ FVG_DEF fvg_node *fvg_const(fvg_tape *t, int rows, int cols, const float *x) {
 }
 
 FVG_DEF fvg_node *fvg_zeros(fvg_tape *t, int rows, int cols) {
-  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, NULL);
+  fvg_node *y = fvg__node(t, rows, cols, NULL, NULL, NULL, FVG__BY_NONE);
   if (!y) return NULL;
   memset(y->value, 0, fvg__count(y) * sizeof(float));
   y->writable = 1;
@@ -8430,11 +9742,12 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
     if (p->value.data != w->data) continue;
 
     if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
-      int in_panels = w->type == FVG_F32_PANELS;
-      fvg_fail(t->ctx, FVG_E_SHAPE, in_panels ?
-               "fvg_tape_train: %s is packed for the kernels; fvg_tensor_unpack or "
-               "fvg_clip_unpack comes first" :
-               "fvg_tape_train: %s does not fit its tensor", p->name);
+      const char *why = "does not fit its tensor";
+      if (fvg__is_narrow(w->type))
+        why = "is kept in few bits, and only F32 can be trained";
+      if (w->type == FVG_F32_PANELS)
+        why = "is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first";
+      fvg_fail(t->ctx, FVG_E_SHAPE, "fvg_tape_train: %s %s", p->name, why);
       return fvg__give_up(t);
     }
     y->needs_grad = 1;
@@ -8452,7 +9765,7 @@ FVG_DEF fvg_node *fvg_frozen(fvg_tape *t, const fvg_tensor *w) {
              w->n_dim, FVG_MAX_DIM);
     return fvg__give_up(t);
   }
-  if (!w->data || (w->type > FVG_BF16 && w->type != FVG_F32_PANELS)) {
+  if (!w->data || (w->type > FVG_BF16 && !fvg__is_panels(w->type))) {
     fvg_fail(t->ctx, FVG_E_ARG, "a frozen tensor must hold floats");
     return fvg__give_up(t);
   }
@@ -8581,25 +9894,29 @@ static float *fvg__grad_of(fvg_node *x) {
 
 static int fvg__has_room(fvg_node *x) { return !fvg__wants_grad(x) || fvg__grad_of(x); }
 
+/* Adds y's share to the gradients of its inputs; stands after the last operation (chapter 10). */
+static void fvg__pass_back(fvg_node *y);
+
 /* From y back to `end`, which is not visited: each node that got a gradient passes it on. */
 static fvg_status fvg__walk_back(fvg_node *y, const fvg_node *end) {
   fvg_tape *t = y->tape;
 
   for (; y != end; y = y->previous) {
-    if (!y->needs_grad || !y->grad || !y->backward)
+    if (!y->needs_grad || !y->grad || !y->made_by)
       continue;
 
     if (!fvg__has_room(y->a) || !fvg__has_room(y->b))
       return FVG_E_NOMEM;
     if (!fvg__has_room(y->c) || !fvg__has_room(y->d))
       return FVG_E_NOMEM;
-    y->backward(y);
+    fvg__pass_back(y);
     if (t->failed) return t->ctx->status;
     fvg__grad_done(y);
   }
   return FVG_OK;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nobody asks for gradients */
 /* Checks the loss, forgets gradients that an earlier loss left on this tape, and walks back. */
 FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
   if (!loss) return FVG_E_ARG;      /* the node that failed has left its message */
@@ -8617,13 +9934,14 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss) {
     return fvg_fail(t->ctx, FVG_E_ARG, "the loss depends on no parameter");
 
   for (fvg_node *y = t->last; y; y = y->previous)
-    if (y->backward) y->grad = NULL;
+    if (y->made_by) y->grad = NULL;
   t->spare = NULL;
 
   if (!fvg__grad_of(loss)) return FVG_E_NOMEM;
   loss->grad[0] += 1;
   return fvg__walk_back(loss, NULL);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- recomputation ---- */
 typedef struct fvg__recomputed {
@@ -8650,7 +9968,7 @@ static void fvg__recompute_backward(fvg_node *y) {
   fvg_node *again = r->f(t, x, r->user);
 
   /* f may return x itself or a parameter, whose gradient is not y's; a node is put between. */
-  if (again && !again->backward) again = fvg_scale(again, 1);
+  if (again && !again->made_by) again = fvg_scale(again, 1);
 
   if (!again || t->failed || again->rows != y->rows || again->cols != y->cols) {
     if (!t->failed)
@@ -8701,10 +10019,11 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   y->d = NULL;
   y->table = r;
   y->needs_grad = !t->no_grad;
-  y->backward = fvg__recompute_backward;
+  y->made_by = FVG__BY_RECOMPUTE;
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* nor are they checked */
 /* ---- gradients against differences ---- */
 /* The value of f with *w replaced by x; NaN if f failed. */
 static double fvg__value_at(fvg_tape *t, fvg_scalar_fn f, void *user, float *w, float x) {
@@ -8770,6 +10089,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
   fvg_tape_free(t);
   return worst;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 9  OPERATIONS: each formula with its derivative
@@ -8783,6 +10103,10 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 
 static const fvg__kernels *fvg__kernels_of(const fvg_node *y) {
   return y->tape->ctx->kernels;
+}
+
+static const fvg__gradient_kernels *fvg__gradients_of(const fvg_node *y) {
+  return fvg__gradient_kernels_of(fvg__kernels_of(y));
 }
 
 static int fvg__same_shape(const fvg_node *a, const fvg_node *b) {
@@ -8814,8 +10138,8 @@ static int fvg__save_ints(fvg_node *y, const int *from, int n) {
 }
 
 /* A node of x's shape whose only input is x; NULL if x is. */
-static fvg_node *fvg__node_like(fvg_node *x, void (*backward)(fvg_node *y)) {
-  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, backward) : NULL;
+static fvg_node *fvg__node_like(fvg_node *x, fvg__operation made_by) {
+  return x ? fvg__node(x->tape, x->rows, x->cols, x, NULL, NULL, made_by) : NULL;
 }
 
 /* to += from, in parts because a kernel counts with an int. */
@@ -8927,7 +10251,7 @@ static void fvg__add_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_add(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("add", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("add", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__add_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_ADD);
   return fvg__each_row(y, fvg__add_rows);
 }
 
@@ -8952,7 +10276,7 @@ static void fvg__mul_backward(fvg_node *y) {
 FVG_DEF fvg_node *fvg_mul(fvg_node *a, fvg_node *b) {
   if (!a || !b) return fvg__null_operand("mul", a, b, b);
   if (!fvg__broadcasts(a, b)) return fvg__mismatch("mul", a, b);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, fvg__mul_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, NULL, FVG__BY_MUL);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -8973,7 +10297,7 @@ static void fvg__scale_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_scale(fvg_node *x, float s) {
-  fvg_node *y = fvg__node_like(x, fvg__scale_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SCALE);
   if (!y) return NULL;
 
   y->number = s;
@@ -9003,12 +10327,26 @@ static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t 
   return x;
 }
 
+/* Computes a product with narrow weights in their own arithmetic (chapter 8). */
+static void fvg__multiply_in_words(fvg_tape *t, const fvg__product *p, fvg_mark mark) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)p->b.data;
+  float *room = fvg__tape_floats(t, fvg__narrow_floats(w->format, p->m, p->k));
+  if (!room) return;
+
+  if (fvg__narrow_product(t->ctx, p, room)) t->failed = 1;
+  fvg__tape_rewind(t, mark);
+}
+
 /* Computes the product.  Room for a copy of A in tiles is taken from the end of the tape and given
    back; the tape remembers a failure. */
 static void fvg__multiply(fvg_tape *t, fvg__product *p) {
   fvg_mark mark = fvg_tape_mark(t);
   p->kernels = t->ctx->kernels;
   p->tiled_a = NULL;
+  if (p->in_words) {
+    fvg__multiply_in_words(t, p, mark);
+    return;
+  }
 
   ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
   if (fvg__worth_tiling(p->kernels, p->n, a_stride)) {
@@ -9057,7 +10395,9 @@ static void fvg__linear_backward(fvg_node *y) {
     fvg__add_to(t->ctx, r->grad, y->grad, fvg__count(y));
 }
 
-/* The weights may be stored in any float type, everything else is F32. */
+/* The weights may be stored in any type of floats or panels, everything else is F32.  Narrow
+   weights are widened where a gradient goes through x; fvg_recompute, which makes nodes first
+   without gradients and then with them, must get the same values both times. */
 FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node *r) {
   if (!x || !w) return fvg__null_operand("linear", x, w, w);
   if (x->cols != w->cols)
@@ -9070,13 +10410,14 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
     return fvg__wrong_storage(x->tape);
 
   fvg_tape *t = x->tape;
-  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, fvg__linear_backward);
+  fvg_node *y = fvg__node_any_storage(t, x->rows, w->rows, x, w, b, FVG__BY_LINEAR);
   if (!y) return NULL;
   if (r && !fvg__fourth_input(y, r)) return NULL;
 
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
                                    fvg__operand_of(w, 1, w->cols));
+  p.in_words = fvg__is_narrow(w->type) && !x->needs_grad && !t->no_grad;
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -9112,9 +10453,9 @@ static void fvg__layer_norm_backward_rows(fvg_node *y, int from, int to) {
   for (int i = from; i < to; i++) {
     float mean = y->saved[2 * i];
     float rstd = y->saved[2 * i + 1];
-    fvg__kernels_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
-                                            fvg__grad_row(y, i), mean, rstd,
-                                            fvg__grad_row(y->a, i));
+    fvg__gradients_of(y)->layer_norm_backward(y->cols, fvg__value_row(y->a, i), gain,
+                                              fvg__grad_row(y, i), mean, rstd,
+                                              fvg__grad_row(y->a, i));
   }
 }
 
@@ -9148,7 +10489,7 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
   if (fvg__count(bias) != d)
     return fvg__mismatch("layer_norm's bias", x, bias);
 
-  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, fvg__layer_norm_backward);
+  fvg_node *y = fvg__node(x->tape, x->rows, x->cols, x, gain, bias, FVG__BY_LAYER_NORM);
   if (!y || !fvg__save_floats(y, fvg__row(y->rows, 2)))
     return NULL;
   y->number = eps;
@@ -9156,8 +10497,8 @@ FVG_DEF fvg_node *fvg_layer_norm(fvg_node *x, fvg_node *gain, fvg_node *bias, fl
 }
 
 /* ---- activations, element by element ---- */
-static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, void (*backward)(fvg_node *y)) {
-  return fvg__each_row(fvg__node_like(x, backward), rows);
+static fvg_node *fvg__elementwise(fvg_node *x, fvg__rows_fn rows, fvg__operation made_by) {
+  return fvg__each_row(fvg__node_like(x, made_by), rows);
 }
 
 /* ---- exp: y = e^x;  dx = dy y ---- */
@@ -9176,7 +10517,7 @@ static void fvg__exp_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_exp(fvg_node *x) {
-  return fvg__elementwise(x, fvg__exp_rows, fvg__exp_backward);
+  return fvg__elementwise(x, fvg__exp_rows, FVG__BY_EXP);
 }
 
 /* ---- relu: y = max(x, 0), and a NaN stays a NaN;  dx = dy [y > 0] ---- */
@@ -9196,7 +10537,7 @@ static void fvg__relu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_relu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__relu_rows, fvg__relu_backward);
+  return fvg__elementwise(x, fvg__relu_rows, FVG__BY_RELU);
 }
 
 /* ---- sigmoid: y = 1 / (1 + e^-x);  dx = dy y (1 - y) ---- */
@@ -9216,7 +10557,7 @@ static void fvg__sigmoid_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x) {
-  return fvg__elementwise(x, fvg__sigmoid_rows, fvg__sigmoid_backward);
+  return fvg__elementwise(x, fvg__sigmoid_rows, FVG__BY_SIGMOID);
 }
 
 /* ---- gelu: y = x Phi(x);  dx = dy (Phi(x) + x phi(x)) ---- */
@@ -9227,14 +10568,14 @@ static void fvg__gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                    fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                      fvg__grad_row(y->a, from));
 }
 
 static void fvg__gelu_backward(fvg_node *y) { fvg__each_row(y, fvg__gelu_backward_rows); }
 
 FVG_DEF fvg_node *fvg_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__gelu_rows, fvg__gelu_backward);
+  return fvg__elementwise(x, fvg__gelu_rows, FVG__BY_GELU);
 }
 
 /* ---- quick gelu: y = x s,  s = sigmoid(1.702 x);  dx = dy s (1 + 1.702 x (1 - s)) ---- */
@@ -9245,8 +10586,8 @@ static void fvg__quick_gelu_rows(fvg_node *y, int from, int to) {
 
 static void fvg__quick_gelu_backward_rows(fvg_node *y, int from, int to) {
   int n = (to - from) * y->cols;
-  fvg__kernels_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
-                                          fvg__grad_row(y->a, from));
+  fvg__gradients_of(y)->quick_gelu_backward(n, fvg__value_row(y->a, from), fvg__grad_row(y, from),
+                                            fvg__grad_row(y->a, from));
 }
 
 static void fvg__quick_gelu_backward(fvg_node *y) {
@@ -9254,7 +10595,7 @@ static void fvg__quick_gelu_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x) {
-  return fvg__elementwise(x, fvg__quick_gelu_rows, fvg__quick_gelu_backward);
+  return fvg__elementwise(x, fvg__quick_gelu_rows, FVG__BY_QUICK_GELU);
 }
 
 /* ---- softmax, row by row: y = softmax(x / tau);  dx = y (dy - y.dy) / tau ---- */
@@ -9282,7 +10623,7 @@ static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
 
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau) {
   if (!x || fvg__bad_temperature(x, "softmax", tau)) return NULL;
-  fvg_node *y = fvg__node_like(x, fvg__softmax_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_SOFTMAX);
   if (!y) return NULL;
 
   y->number = tau;
@@ -9307,7 +10648,7 @@ static void fvg__normalize_backward(fvg_node *y) {
 }
 
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
-  fvg_node *y = fvg__node_like(x, fvg__normalize_backward);
+  fvg_node *y = fvg__node_like(x, FVG__BY_NORMALIZE);
   if (!y || !fvg__save_floats(y, (size_t)y->rows))
     return NULL;
 
@@ -9340,7 +10681,7 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   if (a->cols != b->cols || a->rows > INT_MAX - b->rows)
     return fvg__mismatch("concat", a, b);
   int rows = a->rows + b->rows;
-  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, fvg__concat_backward);
+  fvg_node *y = fvg__node(a->tape, rows, a->cols, a, b, NULL, FVG__BY_CONCAT);
   if (!y) return NULL;
 
   memcpy(y->value, a->value, fvg__count(a) * sizeof(float));
@@ -9348,12 +10689,16 @@ FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b) {
   return y;
 }
 
-/* ---- gather: y_i = x_row[i], whether x is stored as F32, F16 or BF16;  dx_row[i] += dy_i.
+/* ---- gather: y_i = x_row[i], however x is stored;  dx_row[i] += dy_i.
         table: row ---- */
 static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
   size_t d = (size_t)x->cols;
   if (x->type == FVG_F32) {
     memcpy(y, fvg__value_row(x, row), d * sizeof *y);
+    return;
+  }
+  if (fvg__is_narrow(x->type)) {
+    fvg__narrow_widen((const fvg__narrow_matrix *)x->value, row, 0, x->cols, y, 1);
     return;
   }
 
@@ -9383,7 +10728,7 @@ FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n) {
     }
   if (x->type == FVG_F32_PANELS) return fvg__wrong_storage(t);
 
-  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, fvg__gather_backward);
+  fvg_node *y = fvg__node_any_storage(t, n, x->cols, x, NULL, NULL, FVG__BY_GATHER);
   if (!y || !fvg__save_ints(y, row, n)) return NULL;
   for (int i = 0; i < n; i++)
     fvg__row_to_float(x, row[i], fvg__value_row(y, i));
@@ -9402,7 +10747,7 @@ static void fvg__transpose_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_transpose(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, fvg__transpose_backward);
+  fvg_node *y = fvg__node(x->tape, x->cols, x->rows, x, NULL, NULL, FVG__BY_TRANSPOSE);
   if (!y) return NULL;
   fvg__kernels_of(y)->transpose(x->rows, x->cols, fvg__values(x), x->cols,
                                 fvg__values(y), x->rows);
@@ -9438,7 +10783,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   if (!fvg__same_shape(a, b)) return fvg__mismatch("lerp", a, b);
   if (w->rows != a->rows || w->cols != 1)
     return fvg__mismatch("lerp's weight", a, w);
-  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, fvg__lerp_backward);
+  fvg_node *y = fvg__node(a->tape, a->rows, a->cols, a, b, w, FVG__BY_LERP);
   if (!y) return NULL;
 
   for (int i = 0; i < y->rows; i++) {
@@ -9452,6 +10797,7 @@ FVG_DEF fvg_node *fvg_lerp(fvg_node *a, fvg_node *b, fvg_node *w) {
   return y;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* losses */
 /* ---- sum: y = sum_ij x_ij;  dx = dy.  mean: the same over n d ---- */
 static void fvg__sum_backward(fvg_node *y) {
   size_t n = fvg__count(y->a);
@@ -9461,7 +10807,7 @@ static void fvg__sum_backward(fvg_node *y) {
 
 FVG_DEF fvg_node *fvg_sum(fvg_node *x) {
   if (!x) return NULL;
-  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, fvg__sum_backward);
+  fvg_node *y = fvg__node(x->tape, 1, 1, x, NULL, NULL, FVG__BY_SUM);
   if (!y) return NULL;
 
   double sum = 0;
@@ -9509,7 +10855,7 @@ FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label) {
       return fvg__give_up(t);
     }
 
-  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, fvg__cross_entropy_backward);
+  fvg_node *y = fvg__node(t, 1, 1, logits, NULL, NULL, FVG__BY_CROSS_ENTROPY);
   if (!y || !fvg__save_floats(y, fvg__count(logits))) return NULL;
   if (!fvg__save_ints(y, label, n)) return NULL;
 
@@ -9546,7 +10892,7 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau) {
   if (fvg__bad_temperature(p, "kl_rows", tau)) return NULL;
 
   fvg_node *teacher = fvg_detach(p);
-  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, fvg__kl_rows_backward);
+  fvg_node *y = fvg__node(p->tape, p->rows, 1, teacher, logits, NULL, FVG__BY_KL_ROWS);
   if (!y || !teacher || !fvg__save_floats(y, fvg__count(p)))
     return NULL;
   y->number = tau;
@@ -9595,7 +10941,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
     return fvg__give_up(q->tape);
   }
   int n = q->rows;
-  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, fvg__bce_backward);
+  fvg_node *y = fvg__node(q->tape, 1, 1, q, NULL, NULL, FVG__BY_BCE);
   if (!y || !fvg__save_floats(y, fvg__row(n, 2))) return NULL;
 
   double weights = 0;
@@ -9616,6 +10962,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
   fvg__values(y)[0] = (float)sum;
   return y;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 10  TRANSFORMER: attention over packed sequences, and the block
@@ -9905,6 +11252,7 @@ static size_t fvg__backward_scratch(const fvg__head *h) {
 static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head *h,
                                    const fvg__queries *q, float *p, float *ds) {
   const fvg_node *y = j->y;
+  const fvg__gradient_kernels *kernels = fvg__gradient_kernels_of(h->kernels);
   float scale = 1 / sqrtf((float)h->d);
 
   for (int i = 0; i < q->n; i++) {
@@ -9914,7 +11262,7 @@ static void fvg__softmax_gradients(const fvg__attention_job *j, const fvg__head 
     /* P = exp(S - ln sum exp S) */
     float *p_i = p + fvg__row(i, h->padded);
     int visible = fvg__visible(h->segment, q->first + i);
-    h->kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
+    kernels->exp_scaled(visible, p_i, scale, *fvg__ln_sum(j, h, q->row + i), p_i);
 
     float *ds_i = ds + fvg__row(i, h->padded);
     for (int key = 0; key < visible; key++)
@@ -10079,7 +11427,7 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   if (fvg__check_n_head(q, n_head)) return fvg__give_up(t);
   if (fvg__check_segments(q, k, segment, n_segment)) return fvg__give_up(t);
 
-  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, fvg__attention_backward);
+  fvg_node *y = fvg__node(t, q->rows, q->cols, q, k, v, FVG__BY_ATTENTION);
   if (!y) return NULL;
   size_t bytes = (size_t)n_segment * sizeof *segment;
   fvg_segment *table = (fvg_segment *)fvg__tape_alloc(t, bytes);
@@ -10102,6 +11450,45 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
   j.run = fvg__attention_forward;
   fvg__attention_run(&j, fvg__forward_scratch);
   return t->failed ? NULL : y;
+}
+
+/* ---- from an operation to its derivative ---- */
+/* Chapter 8 calls this for each node on its walk back. */
+static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
+  switch (y->made_by) {
+    case FVG__BY_NONE: return;
+
+    case FVG__BY_ADD:           fvg__add_backward(y); return;
+    case FVG__BY_MUL:           fvg__mul_backward(y); return;
+    case FVG__BY_SCALE:         fvg__scale_backward(y); return;
+    case FVG__BY_LINEAR:        fvg__linear_backward(y); return;
+    case FVG__BY_LAYER_NORM:    fvg__layer_norm_backward(y); return;
+
+    case FVG__BY_EXP:           fvg__exp_backward(y); return;
+    case FVG__BY_RELU:          fvg__relu_backward(y); return;
+    case FVG__BY_SIGMOID:       fvg__sigmoid_backward(y); return;
+    case FVG__BY_GELU:          fvg__gelu_backward(y); return;
+    case FVG__BY_QUICK_GELU:    fvg__quick_gelu_backward(y); return;
+
+    case FVG__BY_SOFTMAX:       fvg__softmax_backward(y); return;
+    case FVG__BY_NORMALIZE:     fvg__normalize_backward(y); return;
+
+    case FVG__BY_CONCAT:        fvg__concat_backward(y); return;
+    case FVG__BY_GATHER:        fvg__gather_backward(y); return;
+    case FVG__BY_TRANSPOSE:     fvg__transpose_backward(y); return;
+    case FVG__BY_LERP:          fvg__lerp_backward(y); return;
+    case FVG__BY_ATTENTION:     fvg__attention_backward(y); return;
+    case FVG__BY_RECOMPUTE:     fvg__recompute_backward(y); return;
+
+#ifndef FVGPT_NO_TRAINING
+    case FVG__BY_SUM:           fvg__sum_backward(y); return;
+    case FVG__BY_CROSS_ENTROPY: fvg__cross_entropy_backward(y); return;
+    case FVG__BY_KL_ROWS:       fvg__kl_rows_backward(y); return;
+    case FVG__BY_BCE:           fvg__bce_backward(y); return;
+#else
+    default: return;
+#endif
+  }
 }
 
 /* ---- the block ---- */
@@ -10306,6 +11693,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
   return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 11 */
 /*==================================================================================================
  * CHAPTER 11  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
@@ -10341,9 +11729,6 @@ struct fvg_optimizer {
   int n;
   long step;                        /* steps done                                                 */
 };
-
-static float fvg__default(float x, float published) { return x == 0 ? published : x; }
-static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc) {
   fvg_optimizer_desc d;
@@ -10490,6 +11875,9 @@ FVG_DEF long *fvg_optimizer_steps(fvg_optimizer *o) { return &o->step; }
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
   return moment ? o->variance[i] : o->momentum[i];
 }
+#endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -10827,6 +12215,10 @@ static fvg_node *fvg__clip_logits(fvg_fvgpt *m, fvg_tape *t, const fvg_fvgpt_bat
   return fvg__logits(m, fvg__features(m, t, f0, x->n), fvg__features(m, t, x->g_clip, x->n_class));
 }
 
+static void fvg__copy_node(float *out, const fvg_node *x) {
+  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
+}
+
 /* ---- what both gates look at ---- */
 
 /* Ent(p) of n probabilities in nats, or, with normalise_entropy, as a share of the most, ln n */
@@ -10865,6 +12257,7 @@ static fvg_node *fvg__gate_logit(fvg__gate *g, fvg_node *x) {
   return x;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* FRG needs foreground views */
 /* ---- FRG, the foreground reliability gate: (2) to (4) ---- */
 
 /* m of (3): does the image have a mask, and of an area that passes area_rule?  *area becomes what
@@ -10947,6 +12340,7 @@ static fvg_node *fvg__frg_loss(fvg__frg_nodes frg, fvg_node *target) {
   if (!target || !frg.counts) return NULL;
   return fvg_bce_with_logits(frg.q, fvg_value(target), fvg_value(frg.counts));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- FDC, foreground distillation compensation: (5) and (6) ---- */
 
@@ -10967,6 +12361,7 @@ static fvg_node *fvg__fdc(fvg_fvgpt *m, fvg_node *f, fvg_node *g) {
   return fvg__logits(m, f_adapted, g_adapted);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* (6) */
 /* The published losses have no factor before a KL divergence; Hinton's distillation has tau^2. */
 static float fvg__kl_factor(const fvg_fvgpt *m) {
   return m->desc.kl_tau2 ? m->desc.tau * m->desc.tau : 1.0f;
@@ -10988,6 +12383,7 @@ static fvg_node *fvg__fdc_loss(fvg_fvgpt *m, fvg_node *p_full, fvg_node *p_fg, f
   fvg_node *l_dist = fvg_mean(fvg_lerp(from_full, from_fg, trust));
   return fvg_scale(l_dist, fvg__kl_factor(m));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- PC, prior calibration: (7) and (8) ---- */
 
@@ -11019,6 +12415,7 @@ static fvg_node *fvg__pc(fvg_fvgpt *m, fvg_node *z_tuned, fvg_node *z_clip, fvg_
   return fvg_lerp(z_tuned, z_clip, *b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the end of (8), and (9) */
 /* The second term of L_PC in (8), which holds z_PC near zero-shot CLIP: [1,1]; 0 with no_kl. */
 static fvg_node *fvg__pc_kl(fvg_fvgpt *m, fvg_node *p_clip, fvg_node *z_pc) {
   fvg_node *kl = fvg_mean(fvg_kl_rows(p_clip, z_pc, m->desc.tau));
@@ -11075,10 +12472,6 @@ static fvg_status fvg__fvgpt_check(fvg_fvgpt *m, const fvg_fvgpt_batch *x) {
                       x->label[i], x->n_class);
   }
   return FVG_OK;
-}
-
-static void fvg__copy_node(float *out, const fvg_node *x) {
-  if (out) memcpy(out, fvg_value(x), fvg__count(x) * sizeof *out);
 }
 
 /* Hands the terms' values to the caller; b is 0 where new classes are scored without PC. */
@@ -11156,6 +12549,7 @@ FVG_DEF fvg_status fvg_fvgpt_step(fvg_fvgpt *m, fvg_fvgpt_report *report, fvg_op
   fvg_optimizer_step(o, lr);
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- what a trained FVG-PT is asked for: the same modules, without their losses ---- */
 
@@ -11210,6 +12604,7 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
   return s || !b ? s : fvg__copy_out(m, gate, b);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* r of (3) */
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_question(m, r, x);
   if (s) return s;
@@ -11224,7 +12619,11 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
   fvg_node *p_fg = fvg__probabilities(m, fvg__view_logits(m, t, x, 1));
   return fvg__copy_out(m, fvg__trust(m, fvg__frg(m, p_full, p_fg, x->area)), r);
 }
+#endif /* FVGPT_NO_TRAINING */
 
+FVG__OFTEN_RUN
+
+#ifndef FVGPT_NO_TRAINING  /* chapter 13 */
 /*==================================================================================================
  * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
  *==================================================================================================
@@ -11536,6 +12935,9 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
   }
   return largest;
 }
+#endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 14  HEADS: what the classifiers on frozen features share
@@ -11597,7 +12999,6 @@ typedef struct fvg__head_method {
   fvg__head_part part[FVG__HEAD_PARTS];
   const char *setting[3];            /* names of the first three numbers; NULL: not used          */
   int knows_new;
-  fvg_status (*fit)(fvg_head *h, const fvg_head_data *x, const fvg_head_desc *d);
   fvg_node *(*scores)(fvg_head *h, fvg_node *f);          /* f [n,d] -> logits [n,C]              */
 } fvg__head_method;
 
@@ -11621,29 +13022,6 @@ static void fvg__head_shape(const fvg_head *h, int part, int n, fvg_tensor *x) {
   x->n_dim = (int)strlen(p->shape);
   for (int i = 0; i < x->n_dim; i++)
     x->dim[i] = p->shape[i] == 'C' ? h->n_class : p->shape[i] == 'd' ? h->width : n;
-}
-
-/* Makes a part of zeros and returns its data; NULL when out of memory. */
-static void *fvg__head_add(fvg_head *h, int part, int n) {
-  fvg_tensor *x = &h->part[part];
-  fvg__head_shape(h, part, n, x);
-  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
-  return x->data;
-}
-
-/* Makes a part of `from`, which has as many floats. */
-static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
-  void *to = fvg__head_add(h, part, n);
-  if (!to) return FVG_E_NOMEM;
-  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
-  return FVG_OK;
-}
-
-/* Moves a parameter's values into a part, in place of those that were there. */
-static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
-  fvg_tensor_free(h->ctx, &h->part[part]);
-  h->part[part] = p->value;
-  p->value.data = NULL;
 }
 
 /* ---- scores ---- */
@@ -11685,6 +13063,32 @@ FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, i
   }
   fvg_tape_clear(h->tape);
   return s ? s : fvg__check_scores(c, h->method->name, logits, fvg__row(n, h->n_class));
+}
+
+#ifndef FVGPT_NO_TRAINING  /* the rest of chapter 14, and chapters 15 and 16 */
+/* ---- parts that are being fitted ---- */
+
+/* Makes a part of zeros and returns its data; NULL when out of memory. */
+static void *fvg__head_add(fvg_head *h, int part, int n) {
+  fvg_tensor *x = &h->part[part];
+  fvg__head_shape(h, part, n, x);
+  x->data = fvg_alloc_array(h->ctx, fvg_tensor_count(x), fvg_dtype_size(x->type));
+  return x->data;
+}
+
+/* Makes a part of `from`, which has as many floats. */
+static fvg_status fvg__head_copy(fvg_head *h, int part, int n, const float *from) {
+  void *to = fvg__head_add(h, part, n);
+  if (!to) return FVG_E_NOMEM;
+  memcpy(to, from, fvg_tensor_count(&h->part[part]) * sizeof(float));
+  return FVG_OK;
+}
+
+/* Moves a parameter's values into a part, in place of those that were there. */
+static void fvg__head_take(fvg_head *h, int part, fvg_parameter *p) {
+  fvg_tensor_free(h->ctx, &h->part[part]);
+  h->part[part] = p->value;
+  p->value.data = NULL;
 }
 
 /* ---- choice ---- */
@@ -12426,6 +13830,7 @@ static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_hea
   fvg_release(c, p.text_scores);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 17  CLIP-ADAPTER: a bottleneck on image features
@@ -12471,6 +13876,7 @@ static fvg_node *fvg__adapter_scores(fvg_head *h, fvg_node *f) {
   return fvg__adapter_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 17 */
 /* Fills a parameter [rows, inputs] uniformly in +-1 / sqrt(inputs). */
 static void fvg__linear_start(fvg_parameter *p, uint64_t seed, uint64_t stream) {
   fvg_rng rng;
@@ -12556,6 +13962,7 @@ static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fv
   if (d->ratio == 0 && x->n_val) return fvg__adapter_choose(h, x, d);
   return fvg__adapter_at(h, x, d, fvg__default(d->ratio, 0.2f));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 18  TIP-ADAPTER: a cache of the training pictures
@@ -12617,6 +14024,7 @@ static fvg_node *fvg__tip_scores(fvg_head *h, fvg_node *f) {
   return fvg__tip_train_scores(h, f, NULL);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 18, and chapter 19 */
 /* (1), and the labels of the keys. */
 static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
   float *keys = (float *)fvg__head_add(h, 1, x->n);
@@ -13147,12 +14555,13 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
   fvg__gda_free(&g);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 20  ONE CALL FOR ALL HEADS: fitting, new classes, files
  *==================================================================================================
-   The table below is all that tells the kinds apart from here on.  A new kind needs a chapter with
-   its fit and its scores, a row here, and a name in fvg_head_kind.
+   The table below, and that of the fits, are all that tells the kinds apart from here on.  A new
+   kind needs a chapter with its fit and its scores, a row in both, and a name in fvg_head_kind.
 
    A file has the kind's tensors under the names of the table and the numbers as one more tensor,
    "values"; the kind stands in the metadata, and a checksum of it all.  Reading takes the number of
@@ -13161,17 +14570,17 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
 
 static const fvg__head_method fvg__head_methods[] = {
   {"LinearProbe", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"c", NULL, NULL}, 0, fvg__fit_linear_probe, fvg__linear_scores},
+   {"c", NULL, NULL}, 0, fvg__linear_scores},
   {"LP++", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {NULL, NULL, FVG_F32}},
-   {"epoch", "mean_alpha", NULL}, 0, fvg__fit_lp, fvg__linear_scores},
+   {"epoch", "mean_alpha", NULL}, 0, fvg__linear_scores},
   {"CLIP-Adapter", {{"text", "Cd", FVG_F32}, {"down", "nd", FVG_F32}, {"up", "dn", FVG_F32}},
-   {"ratio", NULL, NULL}, 0, fvg__fit_adapter, fvg__adapter_scores},
+   {"ratio", NULL, NULL}, 0, fvg__adapter_scores},
   {"Tip-Adapter", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"Tip-Adapter-F", {{"text", "Cd", FVG_F32}, {"keys", "nd", FVG_F32}, {"label", "n", FVG_I32}},
-   {"alpha", "beta", NULL}, 0, fvg__fit_tip, fvg__tip_scores},
+   {"alpha", "beta", NULL}, 0, fvg__tip_scores},
   {"GDA", {{"weight", "Cd", FVG_F32}, {"bias", "C", FVG_F32}, {"crops", "nd", FVG_F32}},
-   {"alpha", "neighbours", "copies"}, 1, fvg__fit_gda, fvg__linear_scores}
+   {"alpha", "neighbours", "copies"}, 1, fvg__linear_scores}
 };
 
 static const fvg__head_method *fvg__head_method_of(fvg_head_kind kind) {
@@ -13238,6 +14647,7 @@ static fvg_head *fvg__head_new(fvg_ctx *c, fvg_head_kind kind, int width, int n_
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* fitting */
 /* ---- what is given ---- */
 
 /* Rows [n,d] must be finite and of unit length; `what` and `head` are for messages. */
@@ -13341,6 +14751,13 @@ static fvg_status fvg__head_check_finite(const fvg_head *h) {
   return FVG_OK;
 }
 
+/* How each kind is fitted, in the order of fvg_head_kind.  This is a table of its own, so that a
+   program that only reads heads need not contain their fits. */
+static fvg_status (*const fvg__head_fits[])(fvg_head *h, const fvg_head_data *x,
+                                            const fvg_head_desc *d) = {
+  fvg__fit_linear_probe, fvg__fit_lp, fvg__fit_adapter, fvg__fit_tip, fvg__fit_tip, fvg__fit_gda
+};
+
 /* Zeros of the data are filled in here, those of the desc by each kind. */
 FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
                                 const fvg_head_data *data, const fvg_head_desc *desc) {
@@ -13361,7 +14778,7 @@ FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
   x.logit_scale = fvg__default(x.logit_scale, 100.0f);
   fvg_head *h = fvg__head_new(c, kind, x.width, x.n_class, x.logit_scale);
   if (!h) return FVG_E_NOMEM;
-  s = h->method->fit(h, &x, &d);
+  s = fvg__head_fits[kind](h, &x, &d);
   if (!s) s = fvg__head_check_finite(h);
   if (!s) *out = h;
   else fvg_head_free(h);
@@ -13390,9 +14807,11 @@ FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *te
   else fvg_head_free(made);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- files ---- */
 
+#ifndef FVGPT_NO_TRAINING  /* writing */
 /* All of a head as tensors, and its metadata with those of the caller. */
 typedef struct fvg__head_file {
   fvg_named_tensor tensor[FVG__HEAD_PARTS + 1];
@@ -13460,6 +14879,7 @@ FVG_DEF fvg_status fvg_head_save(fvg_head *h, const char *path, const fvg_metada
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* What the file says that it is: the kind, the classes and the width. */
 static fvg_status fvg__head_identify(fvg_ctx *c, const fvg_weights *w, int *kind,
@@ -13554,4 +14974,6 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   else fvg_head_free(h);
   return s;
 }
-#endif /* FVG__PART_TWO */
+
+FVG__OFTEN_RUN
+#endif /* FVG__PART_THREE */

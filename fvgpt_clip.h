@@ -87,8 +87,11 @@
       tensor inside a tower that would not be used.
 
       FVG_F32 keeps matrices in panels (fvg_tensor_pack), so their data are not rows;
-      fvg_clip_unpack turns them back for training whole towers.  FVG_F16 and FVG_BF16 halve the
-      memory and are slower; the arithmetic is f32 all the same.
+      fvg_clip_unpack turns them back for training whole towers.  FVG_Q8 keeps them as integers of
+      eight bits, a quarter of the memory and two to three times as fast; features then differ by
+      about a hundredth.  FVG_BF16 halves the memory; it is faster where the CPU multiplies bfloat16
+      (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than f32, in whose arithmetic they
+      are computed.  Gradients and what is trained are f32 in every case.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
@@ -174,7 +177,7 @@
       masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
       and fvg_train_desc has a guard.
 
-      Who has no masks lets the model make them (chapter 38), before training:
+      Who has no masks lets the model make them (chapter 39), before training:
 
              fvg_foreground *maker = NULL;
              if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
@@ -268,7 +271,7 @@
       from one checkpoint.  The last model that is freed gives the weights back.
 
   12. CHAPTERS.  `grep -n "^ \* CHAPTER" fvgpt_clip.h` prints them with line numbers.  They are in
-      four parts, and so are the declarations below, which begin with what chapter 39 has: CLIP at
+      four parts, and so are the declarations below, which begin with what chapter 37 has: CLIP at
       once.
 
         CLIP      1 Text          2 Tokenizer    3 Images        4 Picture files   5 JPEG
@@ -280,7 +283,7 @@
         Data     25 Protocol     26 Tasks       27 Folders      28 Data sets      29 Class folders
                  30 Published sets              31 Masks
         Runs     32 Views        33 Training    34 Tuning       35 DPC            36 Checkpoints
-                 37 Attention maps              38 Foreground   39 At once
+                 37 Classifiers  38 Attention maps              39 Foreground
         Tables   40 Unicode
 */
 #ifndef FVGPT_CLIP_H
@@ -298,7 +301,7 @@ typedef struct fvg_image        fvg_image;
 typedef struct fvg_dataset_card fvg_dataset_card;
 
 /* =================================================================================================
-   CLIP: pictures and words in one space                                     (chapters 1 to 13, 39)
+   CLIP: pictures and words in one space                                     (chapters 1 to 13, 37)
    ============================================================================================== */
 
 /* -------------------------------------------------------------------------------------------------
@@ -415,6 +418,7 @@ FVG_DEF void fvg_image_free(fvg_ctx *c, fvg_image *image);
 /* fvg_image_decode for a file; FVG_E_IO if it cannot be read. */
 FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, int channels);
 
+#ifndef FVGPT_NO_TRAINING
 /* Writes a file whose kind its name tells: .png; .ppm (3 channels), .pgm (1) or .pnm (1 or 3).
    Other names are FVG_E_UNSUPPORTED. */
 FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char *path);
@@ -422,6 +426,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
 /* The n bytes of a PNG file of 8 bits a channel; they go back with fvg_bytes_free. */
 FVG_DEF fvg_status fvg_image_encode_png(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                         const fvg_image *image);
+#endif /* FVGPT_NO_TRAINING */
 
 /* With turn 1, turns a picture upright by its own orientation; with turn 0, leaves it as it is and
    says so, once per context.  `file` is its name in that message. */
@@ -433,9 +438,11 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    change places.  image->orientation is 1 afterwards. */
 FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation);
 
+#ifndef FVGPT_NO_TRAINING
 /* Makes a mask of one channel, in place: 255 where the mean of the colour channels divided by 255
    is above `threshold`, else 0.  threshold 0: 0.5; negative: 0; it must be below 1. */
 FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float threshold);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Preprocessing: from pixels of any size to what the image tower takes in
@@ -472,6 +479,7 @@ FVG_DEF fvg_preprocess fvg_preprocess_defaults(int size);
 FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                             const fvg_preprocess *p);
 
+#ifndef FVGPT_NO_TRAINING
 typedef struct fvg_crop {
   int top, left, height, width;      /* a box of pixels */
   int flip;                          /* 1: mirrored left to right afterwards */
@@ -487,24 +495,27 @@ FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale
    not lie inside the image. */
 FVG_DEF fvg_status fvg_image_resized_crop(fvg_ctx *c, fvg_image *out, const fvg_image *in,
                                           const fvg_crop *crop, int size, fvg_filter filter);
+#endif /* FVGPT_NO_TRAINING */
 
 /* chw [3, height, width] = (pixel / 255 - mean) / std with p's constants.  FVG_E_SHAPE unless the
    image has 3 channels. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
                                        const fvg_preprocess *p);
 
+#ifndef FVGPT_NO_TRAINING
 /* The foreground view of a normalised image x [3, height, width]: fg [3, height, width] is x where
    the mask (one channel, of the same size) is not 0.  What it is elsewhere, `black` says.  NULL:
    0, which is the mean colour; else black in the units of that preprocessing.  Returns the share of
    foreground, 0 to 1. */
 FVG_DEF float fvg_foreground_view(float *fg, const float *x, const fvg_image *mask,
                                   const fvg_preprocess *black);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Models
 
-   Shapes are given as rows.  The data of a matrix may lie in panels (type FVG_F32_PANELS) or in
-   half precision.
+   Shapes are given as rows.  The data of a matrix may lie in panels (type FVG_F32_PANELS, FVG_Q8 or
+   FVG_BF16_PANELS) or in half precision.
    ---------------------------------------------------------------------------------------------- */
 /* The image tower: tokens of patches and a class token, transformer, projection (chapter 13). */
 typedef struct fvg_vision_tower {
@@ -533,6 +544,7 @@ typedef struct fvg_text_tower {
 struct fvg_clip {
   fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
   int   has_vision, has_text;        /* 1 if it has that tower */
+  fvg_dtype kept_as;                 /* how its matrices are kept: FVG_F32, F16, BF16 or Q8 */
   int   embed_dim;                   /* d, the width of features */
   float logit_scale;                 /* s, already exponentiated: exp(the file's logit_scale), 100
                                         in OpenAI's models */
@@ -557,7 +569,9 @@ struct fvg_clip {
    config_json is the text of Hugging Face's config.json or of open_clip's (with model_cfg, or only
    what that contains).  NULL: sizes from the shapes, heads of 64 columns, quick_gelu.
    keep_as: FVG_F32 keeps the matrices in panels for the kernels (fvg_tensor_pack); FVG_F16 and
-   FVG_BF16 keep them in half the memory, which is slower.
+   FVG_BF16 keep them in half the memory, FVG_Q8 in a quarter (fvg_tensor_quantise).  A file of
+   fvg_clip_quantise is kept as FVG_Q8 for FVG_F32 too, which a note says; FVG_F16 and FVG_BF16 are
+   then FVG_E_UNSUPPORTED.
 
    FVG_E_UNSUPPORTED names the tensor or setting that is not implemented; FVG_E_SHAPE: shapes and
    configuration disagree. */
@@ -579,6 +593,14 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
    encoded.  Errors as of fvg_clip_load, and FVG_E_IO. */
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as);
+
+/* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit
+   weights: safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and
+   NAME_scale F32 [n, 1] beside it has the scale of each row; the other tensors stay as they are.
+   The file is opened like any other, so the configurations and the vocabulary belong beside it.
+
+   Errors as of fvg_clip_open; FVG_E_UNSUPPORTED if the weights have eight bits already. */
+FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *out);
 #endif
 
 /* NULL is allowed.  What was made from the model must be freed before.  The context of a model of
@@ -631,6 +653,7 @@ FVG_DEF fvg_status fvg_clip_share(fvg_ctx *c, fvg_clip **out, fvg_clip *m);
    the tower at a time. */
 FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const float *images, int n);
 
+#ifndef FVGPT_NO_TRAINING
 #ifndef FVGPT_NO_STDIO
 /* n picture files through the test transform -> features [n, embed_dim], not normalised.  The files
    are decoded by as many threads as there are, and what the model's store has is not encoded again
@@ -639,6 +662,7 @@ FVG_DEF fvg_status fvg_clip_encode_images(fvg_clip *m, float *features, const fl
 FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const char *const *path,
                                          int n, int exif_rotate);
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* The most bytes that fvg_clip_encode_images adds to the model, which keeps them; from n = 8 on
    they do not grow.  0 without an image tower.  (fvg_clip_encode_texts uses the same working memory
@@ -704,6 +728,7 @@ FVG_DEF const char *fvg_method_name(const fvg_method *method);
 /* What the method reads of pictures in training, as fvg_learner_needs. */
 FVG_DEF int fvg_method_needs(const fvg_method *method);
 
+#ifndef FVGPT_NO_TRAINING
 /* How the method is trained unless you say otherwise: optimiser, rate, epochs, and *batch (may be
    NULL).  These are the settings of FVG-PT's fork where it has the method, the same as in the
    recipe for FVG_FORK, base to new and a data set that is not a published one. */
@@ -715,6 +740,7 @@ FVG_DEF float fvg_method_crop_scale(const fvg_method *method);
 
 /* The template that the method's authors use for a published set; NULL if card is NULL. */
 FVG_DEF const char *fvg_method_template(const fvg_method *method, const fvg_dataset_card *card);
+#endif /* FVGPT_NO_TRAINING */
 
 /* A number that belongs to one method, such as a weight in its loss. */
 typedef struct fvg_option {
@@ -722,11 +748,14 @@ typedef struct fvg_option {
   double value;                      /* within its bounds */
 } fvg_option;
 
+enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
+
 /* Option i = 0, 1, ... of a method: its name and published value, and the bounds that a value must
    keep.  Returns 0 after the last. */
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i);
 
+#ifndef FVGPT_NO_TRAINING
 /* Whose settings.  FVG_FORK is FVG-PT's fork of the trainers, from which the paper's tables come;
    FVG_ORIGINAL are the methods' own repositories.  What one of them does not say is as in the fork
    for base to new.  Methods that are not in the fork have their authors' settings in both.
@@ -737,7 +766,6 @@ typedef enum fvg_preset { FVG_FORK = 0, FVG_ORIGINAL } fvg_preset;
 typedef enum fvg_protocol { FVG_BASE_TO_NEW = 0, FVG_FEW_SHOT, FVG_CROSS_DATA } fvg_protocol;
 
 /* Settings as published. */
-enum { FVG_RECIPE_OPTIONS = 12 };    /* no method has more options */
 typedef struct fvg_recipe {
   fvg_optimizer_desc optimizer;      /* complete: a 0 here is the number 0, not a default */
   int batch;                         /* images a step */
@@ -754,6 +782,7 @@ FVG_DEF void fvg_method_recipe(const fvg_method *method, fvg_recipe *out, fvg_pr
 /* Stage 2: the settings of FVG-PT on that method, the same for every preset and protocol. */
 FVG_DEF void fvg_fvgpt_recipe(const fvg_method *method, fvg_recipe *out,
                               const fvg_dataset_card *card);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Learners: a method on a list of classes
@@ -796,6 +825,7 @@ typedef struct fvg_learner fvg_learner;
 FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *const *class_name,
                                    int n_class, const fvg_learner_desc *desc);
 
+#ifndef FVGPT_NO_TRAINING
 /* Another learner with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 
@@ -807,6 +837,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, 
    another method", "on other classes", "with another template", ...  NULL: method, classes and
    settings are the same.  What they have learned does not count. */
 FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_learner *want);
+#endif /* FVGPT_NO_TRAINING */
 
 /* NULL is allowed. */
 FVG_DEF void fvg_learner_free(fvg_learner *l);
@@ -848,6 +879,7 @@ typedef struct fvg_batch {
                                         times its mask; without a mask it is the picture again */
 } fvg_batch;
 
+#ifndef FVGPT_NO_TRAINING
 /* The method's whole loss as a node [1, 1].  (ProGrad's is its cross-entropy, because only a step
    changes its gradient.)  The batch's arrays and the learner must stay as they are until the tape
    is reset.  NULL on failure. */
@@ -863,6 +895,7 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
    the epochs and takes the average after the last.  A loop of your own must call it;
    fvg_learner_train does so itself. */
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Features of a learner
@@ -902,6 +935,7 @@ FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *
 FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float *features,
                                              const float *images, int n);
 
+#ifndef FVGPT_NO_TRAINING
 /* =================================================================================================
    DATA: pictures, labels, masks, and what is drawn from them                   (chapters 25 to 31)
    ============================================================================================== */
@@ -1161,11 +1195,13 @@ FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores,
 
 /* 2BN/(B+N); 0 if both are 0, NaN if one of them is. */
 FVG_DEF double fvg_harmonic_mean(double base, double new_);
+#endif /* FVGPT_NO_TRAINING */
 
 /* =================================================================================================
    RUNS: from pictures to a tuned classifier                                    (chapters 32 to 39)
    ============================================================================================== */
 
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    Stores: features that outlive a run
 
@@ -1379,6 +1415,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
 /* Changes l from the mixture with the weight `from` (above 0) to that with the weight `to`; on a
    copy of l, this makes the learner for new classes.  to 0: P itself. */
 FVG_DEF fvg_status fvg_dpc_reweigh(fvg_learner *l, const fvg_learner *tuned, float from, float to);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Classifiers: a fixed list of classes, ready to score features
@@ -1437,12 +1474,15 @@ FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fv
 FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path);
 #endif
 
+#ifndef FVGPT_NO_TRAINING
 /* How well the classifier does on a task's pictures, whose labels count within its classes. */
 FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score, const fvg_task *task);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
-   Heads on a task (fvgpt.h describes heads)
+   Heads on a task, and in files (fvgpt.h describes heads)
    ---------------------------------------------------------------------------------------------- */
+#ifndef FVGPT_NO_TRAINING
 /* What a head is fitted on.  Whatever is NULL is computed here. */
 typedef struct fvg_head_task {
   const fvg_task *train;             /* the pictures and classes; no default */
@@ -1463,6 +1503,7 @@ typedef struct fvg_head_task {
    fvg_views_get and fvg_encode_task; FVG_E_SHAPE if val has other classes. */
 FVG_DEF fvg_status fvg_head_fit_task(fvg_clip *m, fvg_head **out, fvg_head_kind kind,
                                      const fvg_head_task *x, const fvg_head_desc *desc);
+#endif /* FVGPT_NO_TRAINING */
 
 /* A head in a file of its own, with what a classifier needs beside it. */
 typedef struct fvg_head_checkpoint {
@@ -1473,13 +1514,7 @@ typedef struct fvg_head_checkpoint {
   fvg_json names;                    /* where the names are */
 } fvg_head_checkpoint;
 
-/* Writes a head, the names of its classes and the template (NULL: ""); `settings` are added to the
-   metadata.  FVG_E_SHAPE if the head does not have that many classes, or is not embed_dim wide. */
 #ifndef FVGPT_NO_STDIO
-FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
-                                            const fvg_head_checkpoint *x,
-                                            const fvg_metadata *settings, int n_settings);
-
 /* Reads such a file; *out, which is all zero after a failure, goes back with
    fvg_head_checkpoint_free.  FVG_E_FORMAT if the file is none, FVG_E_SHAPE for a CLIP of another
    width. */
@@ -1487,16 +1522,28 @@ FVG_DEF fvg_status fvg_head_checkpoint_load(fvg_clip *m, fvg_head_checkpoint *ou
                                             const char *path);
 #endif
 
-/* The same bytes to and from anywhere, as with fvg_checkpoint_write and fvg_checkpoint_read. */
-FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
-                                             const fvg_head_checkpoint *x,
-                                             const fvg_metadata *settings, int n_settings);
+/* The same bytes from anywhere, as with fvg_checkpoint_read. */
 FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
                                             const fvg_source *source);
 
 /* Only for what was read.  NULL, and all zero, are allowed. */
 FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x);
 
+#ifndef FVGPT_NO_TRAINING
+/* Writes a head, the names of its classes and the template (NULL: ""), to a file or through a
+   callback as fvg_checkpoint_write does; `settings` are added to the metadata.  FVG_E_SHAPE if the
+   head does not have that many classes, or is not embed_dim wide. */
+#ifndef FVGPT_NO_STDIO
+FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
+                                            const fvg_head_checkpoint *x,
+                                            const fvg_metadata *settings, int n_settings);
+#endif
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings);
+#endif /* FVGPT_NO_TRAINING */
+
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    The base-to-new test
    ---------------------------------------------------------------------------------------------- */
@@ -1511,10 +1558,12 @@ typedef struct fvg_base_to_new {
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template);
+#endif /* FVGPT_NO_TRAINING */
 
 /* -------------------------------------------------------------------------------------------------
    Checkpoints and settings: a tuned model in one file
    ---------------------------------------------------------------------------------------------- */
+#ifndef FVGPT_NO_TRAINING
 /* Metadata of a checkpoint; begin with zeros.  Keys and values are not copied and must live until
    the file is written; numbers are printed into `text`. */
 enum { FVG_MAX_SETTINGS = 80 };
@@ -1528,27 +1577,32 @@ typedef struct fvg_settings {
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value);
 FVG_DEF void fvg_settings_set_number(fvg_settings *x, const char *key, double value);
 
-#ifndef FVGPT_NO_STDIO
 /* Writes a safetensors file with the learner's tensors under their published names, and with
    FVG-PT's unless fvgpt is NULL.  The metadata say what is needed to build both again; `settings`
    are added to them. */
+#ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings);
+#endif
 
-/* Builds both again on the CLIP that they were tuned on; they are then yours.  *fvgpt is NULL if
-   the file has no FVG-PT.  *settings receives the open file, for fvg_weights_metadata, and is
-   closed with fvg_weights_close; NULL: not wanted.  All are NULL after a failure; a file that is
-   not such a checkpoint is FVG_E_FORMAT. */
+/* The same bytes to anywhere: `write` receives them in pieces, in order.  What it has received
+   before a failure is not a checkpoint. */
+FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
+                                        void *user, const fvg_metadata *settings,
+                                        int n_settings);
+#endif /* FVGPT_NO_TRAINING */
+
+#ifndef FVGPT_NO_STDIO
+/* Builds a learner and its FVG-PT again on the CLIP that they were tuned on; they are then yours.
+   *fvgpt is NULL if the file has no FVG-PT.  *settings receives the open file, for
+   fvg_weights_metadata, and is closed with fvg_weights_close; NULL: not wanted.  All are NULL after
+   a failure; a file that is not such a checkpoint is FVG_E_FORMAT. */
 FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const char *path);
 #endif
 
-/* The same bytes to and from anywhere.  `write` receives them in pieces, in order; what it has
-   received before a failure is not a checkpoint.  Reading takes the source over and closes it, also
-   on failure; if *settings receives the open file, the source stays open until that is closed. */
-FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
-                                        void *user, const fvg_metadata *settings,
-                                        int n_settings);
+/* The same from anywhere.  The source is taken over and closed, also on failure; if *settings
+   receives the open file, it stays open until that is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source);
 
@@ -1562,6 +1616,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path);
 #endif
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source);
 
+#ifndef FVGPT_NO_TRAINING
 /* -------------------------------------------------------------------------------------------------
    Attention maps: where a classifier looks
    ---------------------------------------------------------------------------------------------- */
@@ -1597,7 +1652,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
                                      const float *map);
 
 /* -------------------------------------------------------------------------------------------------
-   Foreground: masks made by CLIP itself (chapter 38)
+   Foreground: masks made by CLIP itself (chapter 39)
    ---------------------------------------------------------------------------------------------- */
 /* Which rows attention compares in the last block: its keys with each other, and so on. */
 typedef enum fvg_self_attention {
@@ -1646,7 +1701,7 @@ FVG_DEF void fvg_foreground_free(fvg_foreground *x);
 /* The foreground of an RGB picture: map [height, width], 0 to 1, is how likely each pixel is of
    the thing that is shown.  label: the picture's class; negative: it is not known, and any class
    of the list counts.  confidence receives how far the map can be trusted, 0 to 1, by equation (7)
-   of chapter 38; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
+   of chapter 39; NULL: not wanted.  FVG_E_ARG for a picture that is not RGB or a label that is no
    class; FVG_E_NUMERIC if a feature is not finite. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label);
@@ -1665,6 +1720,7 @@ FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
 /* Intersection over union of two masks of one size, one channel each, in which everything but 0 is
    foreground; 1 if both are empty; -1 if their forms differ. */
 FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
+#endif /* FVGPT_NO_TRAINING */
 
 #ifdef __cplusplus
 }
@@ -1674,6 +1730,8 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #if defined(FVGPT_IMPLEMENTATION) && !defined(FVG__CLIP_IMPLEMENTED)
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
@@ -3225,6 +3283,8 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
  *==================================================================================================
@@ -3766,31 +3826,6 @@ FVG_DEF fvg_status fvg_image_turn(fvg_ctx *c, fvg_image *image, int orientation)
 }
 
 #ifndef FVGPT_NO_STDIO
-/* Tests whether `dot`, n characters with the dot, is one of the endings, whatever its case. */
-static int fvg__is_among_endings(const char *endings, const char *dot, size_t n) {
-  const char *at = endings;
-  while (*at) {
-    size_t length = 1 + strcspn(at + 1, ".");
-    if (length == n && fvg__begins((const uint8_t *)dot, n, at, n))
-      return 1;
-    at += length;
-  }
-  return 0;
-}
-
-/* Returns the kind that a file's name promises by its ending, or NULL if no such kind is read. */
-static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
-  const char *dot = strrchr(path, '.');
-  size_t n = dot ? strlen(dot) : 0;
-  if (n < 2 || strpbrk(dot, "/\\")) return NULL;
-
-  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
-    const fvg__image_kind *kind = &fvg__image_kinds[i];
-    if (fvg__is_among_endings(kind->endings, dot, n)) return kind;
-  }
-  return NULL;
-}
-
 /* With `turn`, turns a picture upright by its EXIF orientation; otherwise logs once that it is
    taken as stored. */
 FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *file, int turn) {
@@ -3816,7 +3851,7 @@ FVG_DEF fvg_status fvg_image_upright(fvg_ctx *c, fvg_image *image, const char *f
    something else than Pillow does, the bytes are mended in memory first (a palette that is too
    short, CMYK without a marker), or the form is refused by name. */
 
-#if defined(FVGPT_STB_IMAGE) || !defined(FVGPT_NO_STDIO)
+#if defined(FVGPT_STB_IMAGE) || !(defined(FVGPT_NO_STDIO) || defined(FVGPT_NO_TRAINING))
 /* Writes 4 bytes, the highest first; returns the place after them. */
 static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(value >> shift);
@@ -4908,6 +4943,7 @@ FVG_DEF fvg_status fvg_image_load(fvg_ctx *c, fvg_image *out, const char *path, 
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* chapter 6 */
 /*==================================================================================================
  * CHAPTER 6  WRITING PICTURES: PNM, and PNG with a deflate of our own
  *==================================================================================================
@@ -5260,6 +5296,7 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 7  RESIZING: Pillow's bytes, crops and masks
@@ -5906,6 +5943,7 @@ FVG_DEF fvg_status fvg_image_test_transform(fvg_ctx *c, fvg_image *out, const fv
   return fvg__resample(c, out, &view, width, height, &centre, p->filter);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* crops and masks */
 /* Mirrors left to right, in place. */
 static void fvg__mirror(fvg_image *image) {
   int channels = image->channels;
@@ -6042,6 +6080,7 @@ static void fvg__invert_mask(fvg_image *m) {
   for (size_t i = 0; i < n; i++)
     m->pixels[i] = (uint8_t)(255 - m->pixels[i]);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* A byte has 256 values, so each channel is looked up in a table. */
 FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *image,
@@ -6069,6 +6108,8 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
   }
   return FVG_OK;
 }
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 8  CONFIGURATIONS: what the files beside the weights say
@@ -6839,6 +6880,7 @@ typedef enum fvg__tensor_kind {
   FVG__FLOATS,                           /* kept as F32 */
   FVG__WORDS,                            /* kept in the type that the caller wants */
   FVG__MATRIX,                           /* likewise; F32 is put into panels (fvg_tensor_pack) */
+  FVG__PIXELS,                           /* likewise, but pixels are never rounded to fewer bits */
   FVG__PROJECTION,                       /* F32 in panels; only Hugging Face has this shape, the
                                             others' files hold the transpose */
   FVG__SCALAR,                           /* one number, which is read by itself */
@@ -6868,7 +6910,7 @@ typedef struct fvg__known_tensor {
 static const fvg__known_tensor fvg__known_tensors[] = {
   /* Hugging Face                                       OpenAI                          open_clip */
 
-  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__MATRIX, "wp",
+  {FVG__PATCH, offsetof(fvg_clip, vision.patch_weight), FVG__PIXELS, "wp",
    "vision_model.embeddings.patch_embedding.weight",    "visual.conv1.weight",           ""},
   {FVG__CLASS, offsetof(fvg_clip, vision.class_embedding), FVG__FLOATS, "w",
    "vision_model.embeddings.class_embedding",           "visual.class_embedding",        ""},
@@ -6981,6 +7023,7 @@ typedef struct fvg__model_tensor {
   const char *name;                      /* the publisher's name, without wrappers */
   const char *in_file;                   /* the name that the file gives it */
   int used;                              /* 1: it has become part of the model */
+  int quantised;                         /* 1: as a matrix of eight bits */
 } fvg__model_tensor;
 
 typedef struct fvg__clip_loader {
@@ -7318,9 +7361,9 @@ static fvg_status fvg__check_leftovers(fvg__clip_loader *l) {
    positions, the number of layers by counting.  The configuration (chapter 8) must not disagree,
    and adds what shapes do not tell.
 
-   Then the table of chapter 9 is walked from row to row.  Matrices are put into panels one by one
-   as they are read (fvgpt.h, chapter 7), so that no second copy of the model is ever in memory.
-   OpenAI's projections are transposed, and its in_proj is cut into q, k and v. */
+   Then the table of chapter 9 is walked from row to row.  Matrices go from the file straight into
+   panels (fvgpt.h, chapter 7), a panel at a time, so no tensor is ever in memory twice.  OpenAI's
+   projections are transposed, and its in_proj is cut into q, k and v. */
 
 /* ---- memory of the model ---- */
 /* Adds a block of memory to those that the model frees; on failure it is freed at once. */
@@ -7352,10 +7395,12 @@ static void fvg__clip_disown(fvg_clip *m, void *block) {
   fvg_release(m->ctx, block);
 }
 
-/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix, unless it is kept in half precision. */
+/* Applies fvg_tensor_pack or fvg_tensor_unpack to a matrix.  Only F32 is unpacked. */
 static fvg_status fvg__clip_rearrange(fvg_clip *m, fvg_tensor *x,
                                       fvg_status (*how)(fvg_ctx *c, fvg_tensor *x)) {
-  if (x->type != FVG_F32 && x->type != FVG_F32_PANELS) return FVG_OK;
+  const int is_f32 = x->type == FVG_F32 || x->type == FVG_F32_PANELS;
+  const int is_packed_bf16 = x->type == FVG_BF16 && how == fvg_tensor_pack;
+  if (!is_f32 && !is_packed_bf16) return FVG_OK;
 
   const void *old = x->data;
   const fvg_status s = how(m->ctx, x);
@@ -7388,42 +7433,259 @@ static int fvg__side(const fvg__tower_sizes *sizes, char letter) {
   }
 }
 
-/* Reads a tensor as [rows, cols] (cols 0: [rows]); dimensions beyond the second count into cols. */
-static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
-                            fvg_tensor *out) {
+/* Finds a tensor that has shape [rows, cols] (cols 0: [rows]); dimensions beyond the second count
+   into cols. */
+static fvg_status fvg__find_shaped(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg__model_tensor **out, fvg_tensor *shape) {
   fvg_ctx *c = l->m->ctx;
   const char *file = fvg_weights_file(l->weights);
-  memset(out, 0, sizeof *out);
-
   fvg__model_tensor *x = fvg__find_tensor(l, name);
   if (!x) return fvg__no_tensor(l, name);
+  *out = x;
 
-  fvg_tensor shape;
-  fvg_weights_info(l->weights, &shape, x->in_file);
+  fvg_weights_info(l->weights, shape, x->in_file);
   const int least_dim = cols ? 2 : 1;
   const size_t count = cols ? fvg__row(rows, cols) : (size_t)rows;
-  if (shape.n_dim < least_dim || shape.dim[0] != rows || fvg_tensor_count(&shape) != count) {
-    char found[FVG__SHAPE_TEXT];
-    fvg__shape_text(&shape, found);
-    if (cols)
-      return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file,
-                      found, rows, cols);
-    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found,
-                    rows);
-  }
+  if (shape->n_dim >= least_dim && shape->dim[0] == rows && fvg_tensor_count(shape) == count)
+    return FVG_OK;
 
-  x->used = 1;
-  fvg_status s = fvg_weights_get(l->weights, out, x->in_file, as);
-  if (s) return s;
+  char found[FVG__SHAPE_TEXT];
+  fvg__shape_text(shape, found);
+  if (cols)
+    return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, %d]", file, x->in_file,
+                    found, rows, cols);
+  return fvg_fail(c, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d]", file, x->in_file, found,
+                  rows);
+}
 
-  out->n_dim = least_dim;
+/* Gives the data of a tensor to the model, and the tensor its shape [rows, cols]. */
+static fvg_status fvg__own_tensor(fvg_clip *m, fvg_tensor *out, int rows, int cols) {
+  out->n_dim = cols ? 2 : 1;
   out->dim[0] = rows;
   out->dim[1] = cols;
-  s = fvg__clip_own(l->m, out->data);
+  const fvg_status s = fvg__clip_own(m, out->data);
   if (s) memset(out, 0, sizeof *out);
   return s;
 }
 
+/* Opens a tensor of that shape, to read it as the type `as`. */
+static fvg_status fvg__open_tensor(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_dtype as, fvg__stream *out) {
+  fvg__model_tensor *x = NULL;
+  fvg_tensor shape;
+  const fvg_status s = fvg__find_shaped(l, name, rows, cols, &x, &shape);
+  if (s) return s;
+
+  x->used = 1;
+  return fvg__stream_open(l->weights, out, x->in_file, as);
+}
+
+/* Gives a tensor new memory, which the model owns. */
+static fvg_status fvg__new_tensor(fvg_clip *m, fvg_tensor *out, fvg_dtype type, int rows, int cols,
+                                  size_t bytes) {
+  memset(out, 0, sizeof *out);
+  out->type = type;
+  out->data = fvg_alloc(m->ctx, bytes);
+  return out->data ? fvg__own_tensor(m, out, rows, cols) : FVG_E_NOMEM;
+}
+
+/* Reads the next rows of an open tensor as they lie in the file. */
+static fvg_status fvg__read_rows(fvg_clip *m, fvg__stream *x, int rows, int cols, fvg_tensor *out) {
+  const size_t n = cols ? fvg__row(rows, cols) : (size_t)rows;
+  const fvg_status s = fvg__new_tensor(m, out, x->as, rows, cols, n * fvg_dtype_size(x->as));
+  return s ? s : fvg__stream_read(x, out->data, n);
+}
+
+/* Reads the next rows of an open matrix into the order that products want. */
+static fvg_status fvg__read_matrix(fvg_clip *m, fvg__stream *x, int rows, int cols,
+                                   fvg_tensor *out) {
+  if (x->as != FVG_F32) {
+    const fvg_status s = fvg__read_rows(m, x, rows, cols, out);
+    return s ? s : fvg__clip_rearrange(m, out, fvg_tensor_pack);
+  }
+
+  const size_t bytes = fvg__packed_floats(m->ctx, rows, cols) * sizeof(float);
+  const fvg_status s = fvg__new_tensor(m, out, FVG_F32_PANELS, rows, cols, bytes);
+  return s ? s : fvg__stream_panels(m->ctx, x, rows, cols, (float *)out->data);
+}
+
+/* Reads a tensor as [rows, cols] (cols 0: [rows]), in rows. */
+static fvg_status fvg__load(fvg__clip_loader *l, const char *name, int rows, int cols, fvg_dtype as,
+                            fvg_tensor *out) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, rows, cols, as, &x);
+  if (s) return s;
+
+  s = fvg__read_rows(l->m, &x, rows, cols, out);
+  fvg__stream_close(&x);
+  return s;
+}
+
+/* Reads a tensor of n parts, one below the other, [rows, cols] each, as matrices. */
+static fvg_status fvg__load_matrices(fvg__clip_loader *l, const char *name, int n, int rows,
+                                     int cols, fvg_tensor *const *out) {
+  fvg__stream x;
+  fvg_status s = fvg__open_tensor(l, name, n * rows, cols, l->keep_as, &x);
+  if (s) return s;
+
+  for (int i = 0; !s && i < n; i++)
+    s = fvg__read_matrix(l->m, &x, rows, cols, out[i]);
+  fvg__stream_close(&x);
+  return s;
+}
+
+/* ---- eight-bit weights (fvgpt.h, chapter 8) ---- */
+/* Reads the scales of a matrix of I8, NAME_scale [rows] or [rows, 1], and checks them. */
+static fvg_status fvg__load_scales(fvg__clip_loader *l, const fvg__model_tensor *x, int rows,
+                                   fvg_tensor *out) {
+  const char *file = fvg_weights_file(l->weights);
+  char name[FVG__TENSOR_NAME];
+  fvg__print(name, sizeof name, "%.140s_scale", x->name);
+
+  fvg__model_tensor *scale = fvg__find_tensor(l, name);
+  if (!scale)
+    return fvg_fail(l->m->ctx, FVG_E_FORMAT,
+                    "%s: no tensor %.140s_scale; without it the eight-bit weights mean nothing",
+                    file, x->in_file);
+  scale->used = 1;
+  const fvg_status s = fvg_weights_get(l->weights, out, scale->in_file, FVG_F32);
+  if (s) return s;
+
+  char found[FVG__SHAPE_TEXT];
+  if (out->n_dim < 1 || out->dim[0] != rows || fvg_tensor_count(out) != (size_t)rows)
+    return fvg_fail(l->m->ctx, FVG_E_SHAPE, "%s: %s has shape %s, expected [%d, 1]", file,
+                    scale->in_file, fvg__shape_text(out, found), rows);
+  for (int j = 0; j < rows; j++)
+    if (!(((const float *)out->data)[j] >= 0))
+      return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: %s: the scale of row %d is %g, below 0", file,
+                      scale->in_file, j, (double)((const float *)out->data)[j]);
+  return FVG_OK;
+}
+
+/* Takes over a row of I8, which may have any number but -128. */
+static fvg_status fvg__take_q8_row(fvg__clip_loader *l, const fvg__model_tensor *x,
+                                   fvg__narrow_matrix *w, int j, const int8_t *row, float scale) {
+  for (int k = 0; k < w->k; k++)
+    if (row[k] == -128)
+      return fvg_fail(l->m->ctx, FVG_E_FORMAT,
+                      "%s: %s: -128 in row %d; eight-bit weights go from -127 to 127",
+                      fvg_weights_file(l->weights), x->in_file, j);
+  w->scale[j] = scale;
+  fvg__narrow_put_row(w, j, row, 1);
+  return FVG_OK;
+}
+
+/* Fills w with rows first .. first + w->n - 1 of a tensor, some at a time: with integers and their
+   scales, or, where scale is NULL, with floats that are rounded here. */
+static fvg_status fvg__fill_q8(fvg__clip_loader *l, const fvg__model_tensor *x, int first,
+                               fvg__narrow_matrix *w, const float *scale) {
+  fvg_ctx *c = l->m->ctx;
+  const int k = w->k;
+  const int at_once = k < 65536 ? fvg__min(w->n, 65536 / k) : 1;
+  const fvg_dtype as = scale ? FVG_I8 : FVG_F32;
+
+  float *piece = FVG_NEW_ARRAY(c, float, fvg__row(at_once, k));
+  int32_t *words = FVG_NEW_ARRAY(c, int32_t, (size_t)fvg__words_step(w->format, k));
+  fvg_status s = piece && words ? FVG_OK : FVG_E_NOMEM;
+  for (int j = 0; !s && j < w->n; j += at_once) {
+    const int n = fvg__min(at_once, w->n - j);
+    const size_t at = fvg__row(first + j, k);
+    s = fvg__weights_part(l->weights, piece, x->in_file, at, fvg__row(n, k), as);
+
+    for (int i = 0; !s && i < n; i++)
+      if (scale)
+        s = fvg__take_q8_row(l, x, w, j + i, (const int8_t *)(void *)piece + fvg__row(i, k),
+                             scale[j + i]);
+      else
+        fvg__narrow_round_row(w, j + i, piece + fvg__row(i, k), words);
+  }
+  fvg_release(c, words);
+  fvg_release(c, piece);
+  return s;
+}
+
+/* Reads `rows` rows, from row `first` on, of a tensor that is to be kept as FVG_Q8. */
+static fvg_status fvg__load_q8_rows(fvg__clip_loader *l, const fvg__model_tensor *x, int first,
+                                    int rows, int cols, const float *scale, fvg_tensor *out) {
+  fvg_ctx *c = l->m->ctx;
+  fvg_status s = fvg__check_q8_width(c, x->in_file, cols);
+  if (s) return s;
+
+  fvg__narrow_matrix *w = fvg__narrow_new(c, c->q8, rows, cols);
+  if (!w) return FVG_E_NOMEM;
+  s = fvg__fill_q8(l, x, first, w, scale ? scale + first : NULL);
+  if (s) {
+    fvg_release(c, w);
+    return s;
+  }
+  out->data = w;
+  out->type = FVG_Q8;
+  return fvg__own_tensor(l->m, out, rows, cols);
+}
+
+/* A file with weights of eight bits is kept as FVG_Q8, whether that or F32 was asked for. */
+static fvg_status fvg__file_is_q8(fvg__clip_loader *l) {
+  fvg_clip *m = l->m;
+  const char *file = fvg_weights_file(l->weights);
+  if (l->keep_as != FVG_Q8 && l->keep_as != FVG_F32)
+    return fvg_fail(m->ctx, FVG_E_UNSUPPORTED,
+                    "%s: holds eight-bit weights; they cannot be kept as %s", file,
+                    fvg__dtype_name(l->keep_as));
+
+  if (m->kept_as != FVG_Q8)
+    fvg_log(m->ctx, 1, "%s: holds eight-bit weights, and is computed with them", file);
+  m->kept_as = FVG_Q8;
+  return FVG_OK;
+}
+
+/* Reads a tensor of n parts, one below the other, [rows, cols] each, as matrices of FVG_Q8. */
+static fvg_status fvg__load_q8(fvg__clip_loader *l, const char *name, int n, int rows, int cols,
+                               fvg_tensor *const *out) {
+  fvg__model_tensor *x = NULL;
+  fvg_tensor shape, scale;
+  memset(&scale, 0, sizeof scale);
+  fvg_status s = fvg__find_shaped(l, name, n * rows, cols, &x, &shape);
+  if (!s && shape.type == FVG_I8) s = fvg__file_is_q8(l);
+  if (!s && shape.type == FVG_I8) s = fvg__load_scales(l, x, n * rows, &scale);
+
+  for (int i = 0; !s && i < n; i++) {
+    memset(out[i], 0, sizeof *out[i]);
+    s = fvg__load_q8_rows(l, x, i * rows, rows, cols, (const float *)scale.data, out[i]);
+  }
+  fvg_tensor_free(l->m->ctx, &scale);
+  if (!s) x->used = x->quantised = 1;
+  return s;
+}
+
+/* Is the tensor `name` kept as FVG_Q8, because the file has it so or that was asked for? */
+static int fvg__kept_as_q8(const fvg__clip_loader *l, const char *name) {
+  fvg_tensor shape;
+  const int known = fvg__tensor_info(l, name, &shape);
+  return l->keep_as == FVG_Q8 || (known && shape.type == FVG_I8);
+}
+
+/* Reads the matrix that is multiplied with pixels.  A dark patch beside a bright one has few of 256
+   steps left, and on such pictures half of the error of all eight-bit products would be this one's
+   (fvgpt.h, chapter 8).  So weights of eight bits become floats again, and where bfloat16 would be
+   multiplied as such, the file's floats are taken. */
+static fvg_status fvg__load_pixels(fvg__clip_loader *l, const char *name, int rows, int cols,
+                                   fvg_tensor *out) {
+  fvg_clip *m = l->m;
+  const int is_q8 = fvg__kept_as_q8(l, name);
+  const int is_f32 = l->keep_as == FVG_BF16 && m->ctx->bf16;
+  fvg_status s;
+  if (is_q8) s = fvg__load_q8(l, name, 1, rows, cols, &out);
+  else s = fvg__load(l, name, rows, cols, is_f32 ? FVG_F32 : l->keep_as, out);
+
+  if (!s && is_q8) {
+    const void *old = out->data;
+    s = fvg_tensor_unpack(m->ctx, out);
+    if (!s) fvg__clip_replace_owned(m, old, out->data);
+  }
+  return s ? s : fvg__clip_rearrange(m, out, fvg_tensor_pack);
+}
+
+/* ---- rows of the table ---- */
 /* Reads a projection as [rows, cols].  Hugging Face's files hold it so, the others hold
    [cols, rows]. */
 static fvg_status fvg__load_projection(fvg__clip_loader *l, const char *name, int rows, int cols,
@@ -7456,47 +7718,33 @@ static fvg_status fvg__load_row(fvg__clip_loader *l, const fvg__tower_sizes *siz
   fvg_tensor *out = fvg__tensor_of(model_or_block, id);
   fvg_status s;
 
+  const int is_weight = x->kind == FVG__WORDS || x->kind == FVG__MATRIX;
+  if (is_weight && fvg__kept_as_q8(l, name)) return fvg__load_q8(l, name, 1, rows, cols, &out);
   switch (x->kind) {
     case FVG__WORDS:
       return fvg__load(l, name, rows, cols, l->keep_as, out);
     case FVG__MATRIX:
-      s = fvg__load(l, name, rows, cols, l->keep_as, out);
-      break;
+      return fvg__load_matrices(l, name, 1, rows, cols, &out);
+    case FVG__PIXELS:
+      return fvg__load_pixels(l, name, rows, cols, out);
     case FVG__PROJECTION:
       s = fvg__load_projection(l, name, rows, cols, out);
-      break;
+      return s ? s : fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
     default:
       return fvg__load(l, name, rows, cols, FVG_F32, out);
   }
-  if (!s) s = fvg__clip_rearrange(l->m, out, fvg_tensor_pack);
-  return s;
 }
 
-/* A view of part i of a tensor that holds several of `rows` rows, one below the other. */
-static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int rows) {
-  const int cols = x->n_dim > 1 ? x->dim[1] : 1;
-  const size_t bytes = fvg__row(rows, cols) * fvg_dtype_size(x->type);
-
+/* A view of part i of a vector that holds several of n numbers, one behind the other. */
+static fvg_tensor fvg__part_of(const fvg_tensor *x, int i, int n) {
   fvg_tensor y = *x;
-  y.dim[0] = rows;
-  y.data = (char *)x->data + (size_t)i * bytes;
+  y.dim[0] = n;
+  y.data = (float *)x->data + fvg__row(i, n);
   return y;
 }
 
-/* Makes a view a matrix with memory of its own, in panels where it is F32. */
-static fvg_status fvg__own_matrix(fvg_clip *m, fvg_tensor *x) {
-  const size_t bytes = fvg__row(x->dim[0], x->dim[1]) * fvg_dtype_size(x->type);
-  void *data = fvg_alloc(m->ctx, bytes);
-  if (!data) return FVG_E_NOMEM;
-
-  memcpy(data, x->data, bytes);
-  x->data = data;
-  const fvg_status s = fvg__clip_own(m, data);
-  return s ? s : fvg__clip_rearrange(m, x, fvg_tensor_pack);
-}
-
 /* Reads one tensor that holds n rows of the table, from row id on: OpenAI's in_proj_weight [3w, w]
-   and in_proj_bias [3w].  Biases stay views of what was read; matrices become their own. */
+   and in_proj_bias [3w].  Biases stay views of what was read. */
 static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int id, int n,
                                  const char *name, void *model_or_block) {
   const fvg__known_tensor *x = &fvg__known_tensors[id];
@@ -7504,14 +7752,15 @@ static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *si
   const int cols = fvg__side(sizes, x->shape[1]);
   const int is_matrix = x->kind == FVG__MATRIX;
 
+  fvg_tensor *part_of[3];                /* q, k and v */
+  for (int i = 0; i < n; i++) part_of[i] = fvg__tensor_of(model_or_block, id + i);
+  if (is_matrix && fvg__kept_as_q8(l, name)) return fvg__load_q8(l, name, n, rows, cols, part_of);
+  if (is_matrix) return fvg__load_matrices(l, name, n, rows, cols, part_of);
+
   fvg_tensor whole;
-  fvg_status s = fvg__load(l, name, n * rows, cols, is_matrix ? l->keep_as : FVG_F32, &whole);
-  for (int i = 0; !s && i < n; i++) {
-    fvg_tensor part = fvg__part_of(&whole, i, rows);
-    if (is_matrix) s = fvg__own_matrix(l->m, &part);
-    if (!s) *fvg__tensor_of(model_or_block, id + i) = part;
-  }
-  if (!s && is_matrix) fvg__clip_disown(l->m, whole.data);
+  const fvg_status s = fvg__load(l, name, n * rows, cols, FVG_F32, &whole);
+  for (int i = 0; !s && i < n; i++)
+    *part_of[i] = fvg__part_of(&whole, i, rows);
   return s;
 }
 
@@ -7810,12 +8059,13 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
                                     fvg_dtype keep_as) {
   const char *file = fvg_weights_file(weights);
   memset(l, 0, sizeof *l);
-  if (keep_as > FVG_BF16)
-    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16 or BF16", file);
+  if (keep_as > FVG_BF16 && keep_as != FVG_Q8)
+    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16, BF16 or Q8", file);
 
   l->m = FVG_NEW(c, fvg_clip);
   if (!l->m) return FVG_E_NOMEM;
   l->m->ctx = c;
+  l->m->kept_as = keep_as;
   l->weights = weights;
   l->keep_as = keep_as;
   l->budget = fvg__budget_begin(c, file, fvg__weights_bytes(weights));
@@ -7912,7 +8162,7 @@ static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first
   fvg_status s = FVG_OK;
   for (int id = first; !s && id <= last; id++) {
     const fvg__tensor_kind kind = fvg__known_tensors[id].kind;
-    if (kind != FVG__MATRIX && kind != FVG__PROJECTION) continue;
+    if (kind != FVG__MATRIX && kind != FVG__PIXELS && kind != FVG__PROJECTION) continue;
     s = fvg__clip_rearrange(m, fvg__tensor_of(model_or_block, id), fvg_tensor_unpack);
   }
   return s;
@@ -8322,29 +8572,135 @@ static fvg_status fvg__open_model(fvg__clip_loader *l, const fvg__clip_files *x,
   return s;
 }
 
+/* A model's files, its open weights and its loader, which belong together. */
+typedef struct fvg__opened_model {
+  fvg__clip_files files;
+  fvg_weights *weights;
+  fvg__clip_loader loader;
+} fvg__opened_model;
+
 /* Opens a model from a folder or from a file of weights, with all that lies beside it. */
+static fvg_status fvg__opened_begin(fvg_ctx *c, fvg__opened_model *o, const char *path,
+                                    const char *merges, fvg_dtype keep_as) {
+  memset(o, 0, sizeof *o);
+  if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
+
+  fvg__clip_files *x = &o->files;
+  fvg_status s = fvg__find_files(c, x, path);
+  if (!s && x->sharded) s = fvg__open_shards(c, &o->weights, x->folder, x->file);
+  else if (!s) s = fvg__open_weights(c, &o->weights, x->file);
+  if (!s) s = fvg__loader_begin(&o->loader, c, o->weights, keep_as);
+  return s ? s : fvg__open_model(&o->loader, x, merges);
+}
+
+/* Closes the files; the model, unless s is an error, becomes *out. */
+static fvg_status fvg__opened_end(fvg__opened_model *o, fvg_status s, fvg_clip **out) {
+  fvg__config_free(&o->files.config);
+  fvg__config_free(&o->files.open_clip);
+  s = fvg__loader_end(&o->loader, s, out);
+  fvg_weights_close(o->weights);
+  return s;
+}
+
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as) {
   if (!out) return fvg__missing(c, "fvg_clip_open", "a place for the model");
   *out = NULL;
-  if (!path || !*path) return fvg_fail(c, FVG_E_ARG, "a model's folder or file is needed");
 
-  fvg__clip_files x;
-  fvg__clip_loader l;
-  fvg_weights *weights = NULL;
-  memset(&x, 0, sizeof x);
-  memset(&l, 0, sizeof l);
+  fvg__opened_model o;
+  const fvg_status s = fvg__opened_begin(c, &o, path, merges, keep_as);
+  return fvg__opened_end(&o, s, out);
+}
 
-  fvg_status s = fvg__find_files(c, &x, path);
-  if (!s && x.sharded) s = fvg__open_shards(c, &weights, x.folder, x.file);
-  else if (!s) s = fvg__open_weights(c, &weights, x.file);
-  if (!s) s = fvg__loader_begin(&l, c, weights, keep_as);
-  if (!s) s = fvg__open_model(&l, &x, merges);
+/* ---- writing eight-bit weights ---- */
+/* Adds a tensor of the file to the list, converted. */
+static fvg_status fvg__list_as(fvg__clip_loader *l, const fvg__model_tensor *x, fvg_dtype as,
+                               fvg_named_tensor *list, int *n) {
+  list[*n].name = x->in_file;
+  const fvg_status s = fvg_weights_get(l->weights, &list[*n].tensor, x->in_file, as);
+  if (!s) ++*n;
+  return s;
+}
 
-  fvg__config_free(&x.config);
-  fvg__config_free(&x.open_clip);
-  s = fvg__loader_end(&l, s, out);
-  fvg_weights_close(weights);
+/* Adds a matrix of eight bits to the list, and its scales.  Their name lies behind them, so that it
+   goes with them.  The rows are read and rounded as for FVG_Q8. */
+static fvg_status fvg__list_q8(fvg__clip_loader *l, const fvg__model_tensor *x,
+                               fvg_named_tensor *list, int *n) {
+  fvg_ctx *c = l->m->ctx;
+  fvg_named_tensor *q = &list[*n], *scale = q + 1;
+  fvg_weights_info(l->weights, &q->tensor, x->in_file);
+  const int rows = q->tensor.dim[0];
+  const int cols = (int)(fvg_tensor_count(&q->tensor) / (size_t)rows);
+
+  const size_t name_bytes = strlen(x->in_file) + sizeof "_scale";
+  const size_t scale_bytes = (size_t)rows * sizeof(float);
+  float *scales = (float *)fvg_alloc(c, scale_bytes + name_bytes);
+  int32_t *words = FVG_NEW_ARRAY(c, int32_t, (size_t)fvg__words_step(c->q8, cols));
+  float *row = FVG_NEW_ARRAY(c, float, (size_t)cols);
+  int8_t *numbers = FVG_NEW_ARRAY(c, int8_t, fvg__row(rows, cols));
+  char *name = scales ? (char *)scales + scale_bytes : NULL;
+  if (name) fvg__print(name, name_bytes, "%s_scale", x->in_file);
+  q->name = x->in_file;
+  q->tensor.type = FVG_I8;
+  q->tensor.data = numbers;
+  scale->name = name;
+  scale->tensor.type = FVG_F32;
+  scale->tensor.data = scales;
+  scale->tensor.n_dim = 2;
+  scale->tensor.dim[0] = rows;
+  scale->tensor.dim[1] = 1;
+  *n += 2;
+
+  fvg_status s = scales && words && row && numbers ? FVG_OK : FVG_E_NOMEM;
+  for (int j = 0; !s && j < rows; j++) {
+    s = fvg__weights_part(l->weights, row, x->in_file, fvg__row(j, cols), (size_t)cols, FVG_F32);
+    if (!s) scales[j] = fvg__round_to_q8(c, cols, row, words, numbers + fvg__row(j, cols));
+  }
+  fvg_release(c, row);
+  fvg_release(c, words);
+  return s;
+}
+
+/* Lists what the quantised file holds: every tensor that has become part of the model. */
+static fvg_status fvg__list_quantised(fvg__clip_loader *l, fvg_named_tensor *list, int *n) {
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < l->n; i++) {
+    const fvg__model_tensor *x = &l->tensor[i];
+    if (!x->used) continue;
+
+    fvg_tensor shape;
+    fvg_weights_info(l->weights, &shape, x->in_file);
+    if (shape.type == FVG_I8)
+      return fvg_fail(l->m->ctx, FVG_E_UNSUPPORTED, "%s: %s has eight bits already",
+                      fvg_weights_file(l->weights), x->in_file);
+    s = x->quantised ? fvg__list_q8(l, x, list, n) : fvg__list_as(l, x, shape.type, list, n);
+  }
+  return s;
+}
+
+FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *out) {
+  if (!out) return fvg__missing(c, "fvg_clip_quantise", "the file to write");
+
+  fvg__opened_model o;
+  fvg_status s = fvg__opened_begin(c, &o, path, NULL, FVG_Q8);
+  fvg__clip_loader *l = &o.loader;
+  fvg_named_tensor *list = NULL;
+  int n = 0;
+  if (!s) {
+    list = FVG_NEW_ARRAY(c, fvg_named_tensor, 2 * (size_t)l->n);
+    if (!list) s = FVG_E_NOMEM;
+  }
+  if (!s) s = fvg__list_quantised(l, list, &n);
+
+  const fvg_metadata format = {"format", "pt"};      /* which Hugging Face's reader asks for */
+  if (!s) s = fvg_safetensors_save(c, out, list, n, &format, 1);
+
+  for (int i = 0; i < n; i++) fvg_tensor_free(c, &list[i].tensor);
+  fvg_release(c, list);
+
+  fvg_clip *m;
+  s = fvg__opened_end(&o, s, &m);
+  fvg_clip_free(m);
   return s;
 }
 #endif
@@ -8537,6 +8893,8 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_release(m->ctx, m);
   fvg_free(own_context);
 }
+
+FVG__OFTEN_RUN
 
 /*==================================================================================================
  * CHAPTER 13  TOWERS: images and texts in one space
@@ -9165,6 +9523,8 @@ static int fvg__common_prefix(const fvg__texts *x, int first, int n) {
 static float fvg__token_embedding(const fvg_clip *m, int token, size_t k) {
   const fvg_tensor *e = &m->text.token_embedding;
   const size_t at = fvg__row(token, m->text.width) + k;
+  if (e->type == FVG_Q8)
+    return fvg__narrow_number((const fvg__narrow_matrix *)e->data, token, (int)k);
   if (e->type == FVG_F16)
     return fvg_half_to_float(((const uint16_t *)e->data)[at]);
   if (e->type == FVG_BF16)
@@ -9513,6 +9873,8 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
   return s;
 }
 
+FVG__SELDOM_RUN
+
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
  *==================================================================================================
@@ -9532,21 +9894,23 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
         this for context words; fvg__learner_prior computes g0, zero-shot CLIP's text features.
      3. vectors: return the matrix v [n_start + n_prompt n_layer, w] of a tower as a node.
         fvg__ctx_vectors does so for context words.
-     4. loss: return the loss [1,1] made of the step's f, g and z.  NULL: CE(z, y).
-     5. Only if the method needs them:
+     4. Only if the method needs them:
           scores      the words differ from picture to picture, so z is not s f g^T   (CoCoOp)
           f_score     base classes are scored by another vector than f        (MMRL, MMRL++)
           head        base classes are scored by a linear layer besides               (DePT)
-          gradients   the gradient is not just that of the loss                       (ProGrad)
-          epoch       something happens at the end of an epoch                        (PromptSRC)
           release     init left something in l->own                                   (DAPT)
-     6. Fill in a fvg_method, one field a line in the order of the struct, which says what each
+     5. Fill in a fvg_method, one field a line in the order of the struct, which says what each
         means.  A method that prompts the image tower needs FVG_NEEDS_PIXELS, and n_part is 2, or 3
         with f_score or a head.
-     7. Add the table to the list at the end of chapter 24, and the name to the list of methods in
-        tests/test_learners.c.  Names are also written in the comments of fvg_method_find and
-        fvg_learner_desc, and, if the method has published ones, in fvg_method_template (chapter
-        30), in the tables of settings and in fvg_fvgpt_recipe (chapter 33).
+     6. For training, within #ifndef FVGPT_NO_TRAINING, and only if CE(z, y) is not all:
+          loss        returns the loss [1,1] made of the step's f, g and z
+          gradients   the gradient is not just that of the loss                       (ProGrad)
+          epoch       something happens at the end of an epoch                        (PromptSRC)
+     7. Add the table to the list at the end of chapter 24, what step 6 made to the list after it,
+        and the name to the list of methods in tests/test_learners.c.  Names are also written in
+        the comments of fvg_method_find and fvg_learner_desc, and, if the method has published
+        ones, in fvg_method_template (chapter 30), in the tables of settings and in
+        fvg_fvgpt_recipe (chapter 33).
 
    Rules that no compiler checks:
 
@@ -9579,12 +9943,12 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
      static const fvg_method fvg__short = {
        "ShortCoOp", "a photo of a", FVG__ONE_EACH, 4, FVG_NEEDS_FEATURES, 1,
        0.0035f, FVG_SGD, 10, 4, 0, 1, {{"W", 1, 0, 1e6}, {NULL, 0, 0, 0}},
-       fvg__coop_init, fvg__ctx_vectors, fvg__short_loss, NULL, NULL, NULL, NULL, NULL, NULL
+       fvg__coop_init, fvg__ctx_vectors, NULL, NULL, NULL, NULL
      };
 
-   and &fvg__short in the list of chapter 24.  To read on: chapter 15 (CoOp, a table and no loss of
-   its own), chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20
-   (MaPLe).
+   and in chapter 24 &fvg__short in the list of methods, and {&fvg__short, fvg__short_loss, NULL,
+   NULL} in that of trainings.  To read on: chapter 15 (CoOp, a table and no loss of its own),
+   chapter 16 (KgCoOp, a loss of two terms), and for prompts in both towers chapter 20 (MaPLe).
 
    A class is written as [SOT], the context, fixed words, name, dot, [EOT].  A method without
    context words (MMRL, MMRL++) fills the class name into a template instead.
@@ -9647,19 +10011,26 @@ struct fvg_method {
                                      /* features of their own, so DPC can mix them                */
   fvg__option_card option[FVG_RECIPE_OPTIONS + 1];     /* the last one has no name                */
 
-  /* Every method has the first two; of the others, NULL means what their comment says last. */
+  /* Every method has the first two; of the others, NULL means what their comment says last.  What
+     training alone calls is in a table of its own (fvg__training). */
   fvg_status (*init)(fvg_learner *l);            /* adds the parameters, fills in l->plan         */
   fvg_node *(*vectors)(fvg_learner *l, fvg_tape *t, fvg__tower tower);
-  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_node *(*scores)(fvg_learner *l, fvg_tape *t, fvg__packed *packed, fvg_node *f,
                       fvg_node *f_words);                                  /* [B,C]; s f g^T      */
   fvg_node *(*f_score)(fvg_learner *l, const fvg__step *step);             /* [B,d]; f            */
   double (*head)(const fvg_learner *l, float *weight, float *bias);        /* none                */
+  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
+};
+
+/* How a method is trained.  The tables of methods do not lead here, so that a program that loads
+   tuned models and trains none need not contain their losses. */
+typedef struct fvg__training {
+  const fvg_method *method;
+  fvg_node *(*loss)(fvg_learner *l, fvg__step *step);                      /* [1,1]; CE(z, y)     */
   fvg_status (*gradients)(fvg_learner *l, const fvg_batch *batch,
                           float *loss);                                    /* those of the loss   */
   fvg_status (*epoch)(fvg_learner *l, int epoch, int n_epochs);            /* nothing             */
-  void (*release)(fvg_learner *l);   /* frees l->own; nothing                                     */
-};
+} fvg__training;
 
 struct fvg_learner {
   const fvg_method *method;
@@ -10009,43 +10380,9 @@ static fvg_node *fvg__learner_images_raw(fvg_learner *l, fvg_tape *t, const floa
   return fvg__vision_head(l->clip, x);
 }
 
-/* The same -> f [n,d], normalised. */
-static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
-                                     fvg_node **f_read) {
-  return fvg_normalize(fvg__learner_images_raw(l, t, pixels, n, f_read));
-}
-
-/* Takes packed classes through the prompted text tower -> g_raw [C,d], not normalised. */
-static fvg_node *fvg__learner_texts_raw(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  return fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT));
-}
-
-/* The same -> g [C,d], normalised. */
-static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
-  return fvg_normalize(fvg__learner_texts_raw(l, t, packed));
-}
-
 /* Scores z = s f g^T. */
 static fvg_node *fvg__learner_scores(const fvg_learner *l, fvg_node *f, fvg_node *g) {
   return fvg_scale(fvg_linear(f, g, NULL), l->clip->logit_scale);
-}
-
-/* Makes a constant [1, cols] of equal numbers. */
-static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
-  fvg_node *x = fvg_zeros(t, 1, cols);
-  if (!x) return NULL;
-  for (int k = 0; k < cols; k++)
-    fvg_fill(x)[k] = number;
-  return x;
-}
-
-/* 1 - mean_i cos(x_i, y_i) of the rows of x and of y, a constant; all rows are normalised. */
-static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
-  if (!x) return NULL;
-  fvg_node *one = fvg__constant_row(x->tape, 1, 1);
-  if (!one) return NULL;
-  fvg_node *sum = fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y)));
-  return fvg_add(one, fvg_scale(sum, -1 / (float)x->rows));
 }
 
 /* ---- the words to start from ---- */
@@ -10406,7 +10743,46 @@ FVG_DEF fvg_parameter *fvg_learner_parameter(const fvg_learner *l, const char *n
   return NULL;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* training steps */
+/* ---- what losses are made of ---- */
+/* Takes pictures through the prompted tower -> f [n,d], normalised. */
+static fvg_node *fvg__learner_images(fvg_learner *l, fvg_tape *t, const float *pixels, int n,
+                                     fvg_node **f_read) {
+  return fvg_normalize(fvg__learner_images_raw(l, t, pixels, n, f_read));
+}
+
+/* Takes packed classes through the prompted text tower -> g_raw [C,d], not normalised. */
+static fvg_node *fvg__learner_texts_raw(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
+  return fvg__text_features(t, packed, l->method->vectors(l, t, FVG__TEXT));
+}
+
+/* The same -> g [C,d], normalised. */
+static fvg_node *fvg__learner_texts(fvg_learner *l, fvg_tape *t, fvg__packed *packed) {
+  return fvg_normalize(fvg__learner_texts_raw(l, t, packed));
+}
+
+/* Makes a constant [1, cols] of equal numbers. */
+static fvg_node *fvg__constant_row(fvg_tape *t, int cols, float number) {
+  fvg_node *x = fvg_zeros(t, 1, cols);
+  if (!x) return NULL;
+  for (int k = 0; k < cols; k++)
+    fvg_fill(x)[k] = number;
+  return x;
+}
+
+/* 1 - mean_i cos(x_i, y_i) of the rows of x and of y, a constant; all rows are normalised. */
+static fvg_node *fvg__cosine_distance(fvg_node *x, const float *y) {
+  if (!x) return NULL;
+  fvg_node *one = fvg__constant_row(x->tape, 1, 1);
+  if (!one) return NULL;
+  fvg_node *sum = fvg_sum(fvg_mul(x, fvg_const(x->tape, x->rows, x->cols, y)));
+  return fvg_add(one, fvg_scale(sum, -1 / (float)x->rows));
+}
+
 /* ---- a step ---- */
+/* How the method is trained, from the list at the end of chapter 24. */
+static const fvg__training *fvg__training_of(const fvg_method *method);
+
 static fvg_status fvg__check_batch(const fvg_learner *l, const fvg_batch *batch) {
   if (!batch) return fvg__missing(l->clip->ctx, l->method->name, "a batch");
   const int needs = l->method->needs;
@@ -10448,7 +10824,8 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
     step.z = fvg__learner_scores(l, step.f, step.g);
   }
   if (!step.z) return fvg__give_up(t);
-  return method->loss ? method->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
+  const fvg__training *how = fvg__training_of(method);
+  return how->loss ? how->loss(l, &step) : fvg_cross_entropy(step.z, batch->label);
 }
 
 static fvg_status fvg__learner_gradients(fvg_learner *l, const fvg_batch *batch, float *loss) {
@@ -10467,8 +10844,9 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
   fvg_optimizer_zero_grad(o);
 
   float value = 0;
-  s = l->method->gradients ? l->method->gradients(l, batch, &value)
-                           : fvg__learner_gradients(l, batch, &value);
+  const fvg__training *how = fvg__training_of(l->method);
+  s = how->gradients ? how->gradients(l, batch, &value)
+                     : fvg__learner_gradients(l, batch, &value);
   if (s) return s;
   if (loss) *loss = value;
   const int warms_up = batch->epoch < o->desc.warmup_epochs;
@@ -10477,8 +10855,10 @@ FVG_DEF fvg_status fvg_learner_step(fvg_learner *l, float *loss, fvg_optimizer *
 }
 
 FVG_DEF fvg_status fvg_learner_epoch(fvg_learner *l, int epoch, int n_epochs) {
-  return l->method->epoch ? l->method->epoch(l, epoch, n_epochs) : FVG_OK;
+  const fvg__training *how = fvg__training_of(l->method);
+  return how->epoch ? how->epoch(l, epoch, n_epochs) : FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- without gradients ---- */
 /* Copies the vectors of a tower as they are now; *vectors [n, w] is to be released. */
@@ -10637,6 +11017,120 @@ FVG_DEF fvg_status fvg_learner_encode_images(fvg_clip *m, fvg_learner *l, float 
   return s ? s : fvg__check_features(m, "image", features, n, n_part);
 }
 
+/* ---- the parts of a row of features ---- */
+FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
+                                          const float *row) {
+  const int n_part = fvg__learner_parts(l);
+  fvg_features x;
+  x.f = row;
+  const int has_head = l && fvg_learner_has_head(l);
+  const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
+  x.f_clip = n_part > 1 ? row + m->embed_dim : row;
+  x.f_score = has_head ? row : third;
+  x.f_raw = has_head ? third : NULL;
+  return x;
+}
+
+/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
+   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
+static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
+  if (width == d) return part;
+  const size_t bytes = (size_t)d * sizeof *room;
+  for (int i = 0; i < n; i++)
+    memcpy(room + fvg__row(i, d), part + fvg__row(i, width), bytes);
+  return room;
+}
+
+/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
+   width]; rows of one part stay where they are, and then room may be NULL. */
+static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
+                                          const float *rows, int n, float *room) {
+  const int d = m->embed_dim;
+  const int width = fvg_learner_feature_width(m, l);
+  const fvg_features row = fvg_learner_features(m, l, rows);
+  fvg_features x;
+
+  x.f = fvg__gather_part(row.f, n, d, width, room);
+  x.f_clip = x.f;
+  x.f_score = x.f;
+  x.f_raw = NULL;
+  const size_t values = fvg__row(n, d);
+  if (row.f_clip != row.f)
+    x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
+  if (row.f_score != row.f)
+    x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
+  if (row.f_raw)
+    x.f_raw = fvg__gather_part(row.f_raw, n, d, width, room + 2 * values);
+  return x;
+}
+
+/* ---- what is tuned, and its model ---- */
+/* Fails unless a tuned learner and FVG-PT's modules fit the model m; NULL where there is none. */
+static fvg_status fvg__check_tuned(const fvg_clip *m, const fvg_learner *l,
+                                   const fvg_fvgpt *fvgpt) {
+  fvg_status s = l ? fvg__check_model(m, "the learner", l->clip) : FVG_OK;
+  if (s || !fvgpt || fvgpt->desc.width == m->embed_dim) return s;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
+                  fvgpt->desc.width, m->embed_dim);
+}
+
+/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
+static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
+  const double own = (double)f->desc.logit_scale;
+  const double models = (double)m->logit_scale;
+  if (fabs(own - models) <= 0.001 * models) return;
+  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
+                "FVG-PT scores with a logit scale of %g, the model with %g: set "
+                "fvg_fvgpt_desc.logit_scale", own, models);
+}
+
+/* ---- settings and values in files ---- */
+static const char *const fvg__position_name[] = {"end", "middle", "front"};
+
+enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
+
+/* Reads a number of a checkpoint's metadata. */
+static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
+  const char *file = fvg_weights_file(w);
+  const char *value = fvg_weights_metadata(w, key);
+  if (!value)
+    return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", file, key);
+
+  fvg_json j;
+  fvg_status s = fvg_json_parse(c, &j, value, strlen(value), key);
+  if (s == FVG_E_NOMEM) return s;
+  const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
+  if (is_number) *out = j.value[0].number;
+  fvg_json_free(c, &j);
+  if (is_number) return FVG_OK;
+  return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
+}
+
+/* Reads a whole number from `low` to 65536 of a checkpoint's metadata. */
+static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low,
+                                 int *out) {
+  double x = 0;
+  fvg_status s = fvg__get_number(c, w, key, &x);
+  if (s) return s;
+  if (!(x >= low && x <= 65536) || x != floor(x)) {
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
+                    fvg_weights_file(w), key, low);
+  }
+  *out = (int)x;
+  return FVG_OK;
+}
+
+/* Reads the values of a parameter; their shape in the file must be the parameter's. */
+static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
+  fvg_tensor x;
+  fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
+  if (!s) s = fvg_weights_get(w, &x, p->name, FVG_F32);
+  if (s) return s;
+  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
+  fvg_tensor_free(c, &x);
+  return FVG_OK;
+}
+
 /*==================================================================================================
  * CHAPTER 15  COOP: learned words in place of "a photo of a"
  *==================================================================================================
@@ -10681,12 +11175,9 @@ static const fvg_method fvg__coop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__coop_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10714,6 +11205,7 @@ static fvg_status fvg__ctx_and_prior_init(fvg_learner *l) {
   return s ? s : fvg__learner_prior(l);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
   const float *g0 = l->g_clip;
   const float W = (float)l->option[FVG__KG_W];
@@ -10721,6 +11213,7 @@ static fvg_node *fvg__kgcoop_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *L_ce = fvg_cross_entropy(step->z, step->batch->label);
   return fvg_add(L_ce, fvg_scale(L_kg, W));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__kgcoop = {
   "KgCoOp",
@@ -10741,12 +11234,9 @@ static const fvg_method fvg__kgcoop = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  fvg__kgcoop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10778,6 +11268,7 @@ static const fvg_method fvg__kgcoop = {
 
 enum { FVG__PROGRAD_LAMBDA };
 
+#ifndef FVGPT_NO_TRAINING  /* the gradients */
 /* Two walks back from the same scores z: g_kl [count] is copied from the parameter, then its
    gradient is that of L_ce.  KL(p0 || p) stands for L_kl, which it differs from by p0's entropy, a
    constant. */
@@ -10832,6 +11323,7 @@ static fvg_status fvg__prograd_gradients(fvg_learner *l, const fvg_batch *batch,
   fvg_release(c, g_kl);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__prograd = {
   "ProGrad",
@@ -10852,12 +11344,9 @@ static const fvg_method fvg__prograd = {
   },
   fvg__ctx_and_prior_init,
   fvg__ctx_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  fvg__prograd_gradients,
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10932,12 +11421,9 @@ static const fvg_method fvg__cocoop = {
   {{NULL, 0, 0, 0}},                 /* option: none                                              */
   fvg__cocoop_init,
   fvg__ctx_vectors,                  /* vectors: before pi is added                               */
-  NULL,                              /* loss: CE(z, y)                                            */
   fvg__cocoop_scores,
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -10980,6 +11466,7 @@ enum {
   FVG__SRC_SIGMA
 };
 
+#ifndef FVGPT_NO_TRAINING  /* g0 of the loss */
 /* The mean [C,d] over the sentences of the classes' features; these are not normalised. */
 static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
   fvg_clip *m = l->clip;
@@ -11015,6 +11502,7 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
   l->g_clip = g0;
   return g0;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* Gives blocks 1..depth-1 of a tower n vectors [n, w] of their own; depth counts the start.  `form`
    makes the parameters' names of the block. */
@@ -11090,6 +11578,7 @@ static fvg_node *fvg__promptsrc_vectors(fvg_learner *l, fvg_tape *t, fvg__tower 
   return v;
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss and the average */
 /* Computes mean |x - y| of all numbers, y being a constant of x's shape, by
    |a| = relu(a) + relu(-a). */
 static fvg_node *fvg__mean_distance(fvg_node *x, const float *y) {
@@ -11162,6 +11651,7 @@ static fvg_status fvg__promptsrc_epoch(fvg_learner *l, int epoch, int n_epochs) 
   }
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__promptsrc = {
   "PromptSRC",
@@ -11188,12 +11678,9 @@ static const fvg_method fvg__promptsrc = {
   },
   fvg__promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -11281,12 +11768,9 @@ static const fvg_method fvg__maple = {
   },
   fvg__maple_init,
   fvg__maple_vectors,
-  NULL,                              /* loss: CE(z, y)                                            */
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11367,6 +11851,7 @@ static void fvg__dapt_release(fvg_learner *l) {
   fvg_release(c, l->own);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 /* Rows first .. first + n - 1 of x; n is at most FVG__N_BACKGROUND. */
 static fvg_node *fvg__some_rows(fvg_node *x, int first, int n) {
   int row[FVG__N_BACKGROUND];
@@ -11470,6 +11955,7 @@ static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
   fvg_node *L_b = fvg__self_labelled(fvg__learner_scores(l, f_B, G_b));
   return fvg_add(L, fvg_scale(L_b, (float)option[FVG__DAPT_WEIGHT_B]));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static const fvg_method fvg__dapt = {
   "DAPT",
@@ -11496,12 +11982,9 @@ static const fvg_method fvg__dapt = {
   },
   fvg__dapt_init,
   fvg__maple_vectors,
-  fvg__dapt_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   fvg__dapt_release
 };
 
@@ -11656,6 +12139,7 @@ static fvg_node *fvg__mmrl_f_r(fvg_learner *l, const fvg__step *step) {
   return fvg_normalize(fvg_linear(x, fvg_transpose(P_r), NULL));
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 /* The loss with f_r [B,d]. */
 static fvg_node *fvg__mmrl_terms(fvg_learner *l, fvg__step *step, fvg_node *f_r) {
   const fvg_batch *batch = step->batch;
@@ -11669,15 +12153,16 @@ static fvg_node *fvg__mmrl_terms(fvg_learner *l, fvg__step *step, fvg_node *f_r)
   return fvg_add(L, fvg_scale(fvg__cosine_distance(step->g, l->g_clip), lambda));
 }
 
+static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
+  return fvg__mmrl_terms(l, step, fvg__mmrl_f_r(l, step));
+}
+#endif /* FVGPT_NO_TRAINING */
+
 /* alpha f + (1 - alpha) f_r, the vector that scores base classes. */
 static fvg_node *fvg__mmrl_mix(const fvg_learner *l, const fvg__step *step, fvg_node *f_r) {
   const float alpha = (float)l->option[FVG__MMRL_ALPHA];
   fvg_node *share_r = fvg_scale(f_r, 1 - alpha);
   return fvg_add(fvg_scale(step->f, alpha), share_r);
-}
-
-static fvg_node *fvg__mmrl_loss(fvg_learner *l, fvg__step *step) {
-  return fvg__mmrl_terms(l, step, fvg__mmrl_f_r(l, step));
 }
 
 static fvg_node *fvg__mmrl_f_score(fvg_learner *l, const fvg__step *step) {
@@ -11707,12 +12192,9 @@ static const fvg_method fvg__mmrl = {
   },
   fvg__mmrl_init,
   fvg__mmrl_vectors,
-  fvg__mmrl_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrl_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11823,9 +12305,11 @@ static fvg_node *fvg__mmrlpp_f_r(fvg_learner *l, const fvg__step *step) {
   return fvg_normalize(fvg_add(fvg_linear(m, P, NULL), correction));
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the loss */
 static fvg_node *fvg__mmrlpp_loss(fvg_learner *l, fvg__step *step) {
   return fvg__mmrl_terms(l, step, fvg__mmrlpp_f_r(l, step));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 static fvg_node *fvg__mmrlpp_f_score(fvg_learner *l, const fvg__step *step) {
   return fvg__mmrl_mix(l, step, fvg__mmrlpp_f_r(l, step));
@@ -11857,12 +12341,9 @@ static const fvg_method fvg__mmrlpp = {
   },
   fvg__mmrlpp_init,
   fvg__mmrlpp_vectors,
-  fvg__mmrlpp_loss,
   NULL,                              /* scores: s f g^T                                           */
   fvg__mmrlpp_f_score,
   NULL,                              /* head: none                                                */
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -11958,6 +12439,7 @@ static fvg_status fvg__dept_promptsrc_init(fvg_learner *l) {
   return s ? s : fvg__average_init(l);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* the losses */
 /* CE of the head for raw features x [B,d] of pictures or texts, whose scale and shift are the
    head's parameters from `channels` on. */
 static fvg_node *fvg__dept_cross_entropy(fvg_learner *l, fvg_node *x, int channels,
@@ -11986,6 +12468,7 @@ static fvg_node *fvg__dept_coop_loss(fvg_learner *l, fvg__step *step) {
 static fvg_node *fvg__dept_promptsrc_loss(fvg_learner *l, fvg__step *step) {
   return fvg__promptsrc_terms(l, step, fvg__dept_coop_loss(l, step));
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /* The head for pictures as one layer: weight [C,d] = scale_f * W and bias [C] = shift_f W^T + b. */
 static double fvg__dept_head(const fvg_learner *l, float *weight, float *bias) {
@@ -12028,12 +12511,9 @@ static const fvg_method fvg__dept_coop = {
   },
   fvg__dept_coop_init,
   fvg__ctx_vectors,                  /* none of them in the image tower, whose plan is empty      */
-  fvg__dept_coop_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  NULL,                              /* epoch: nothing                                            */
   NULL                               /* release: nothing                                          */
 };
 
@@ -12064,12 +12544,9 @@ static const fvg_method fvg__dept_promptsrc = {
   },
   fvg__dept_promptsrc_init,
   fvg__promptsrc_vectors,
-  fvg__dept_promptsrc_loss,
   NULL,                              /* scores: s f g^T                                           */
   NULL,                              /* f_score: f                                                */
   fvg__dept_head,
-  NULL,                              /* gradients: the loss's                                     */
-  fvg__promptsrc_epoch,
   NULL                               /* release: nothing                                          */
 };
 
@@ -12089,6 +12566,27 @@ static const fvg_method *const fvg__method[] = {
   NULL
 };
 
+#ifndef FVGPT_NO_TRAINING
+/* The methods whose loss is not CE(z, y) alone; the last row stands for all others. */
+static const fvg__training fvg__trainings[] = {
+  {&fvg__kgcoop, fvg__kgcoop_loss, NULL, NULL},
+  {&fvg__prograd, NULL, fvg__prograd_gradients, NULL},
+  {&fvg__promptsrc, fvg__promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {&fvg__dapt, fvg__dapt_loss, NULL, NULL},
+  {&fvg__mmrl, fvg__mmrl_loss, NULL, NULL},
+  {&fvg__mmrlpp, fvg__mmrlpp_loss, NULL, NULL},
+  {&fvg__dept_coop, fvg__dept_coop_loss, NULL, NULL},
+  {&fvg__dept_promptsrc, fvg__dept_promptsrc_loss, NULL, fvg__promptsrc_epoch},
+  {NULL, NULL, NULL, NULL}
+};
+
+static const fvg__training *fvg__training_of(const fvg_method *method) {
+  const fvg__training *t = fvg__trainings;
+  while (t->method && t->method != method) t++;
+  return t;
+}
+#endif /* FVGPT_NO_TRAINING */
+
 FVG_DEF const fvg_method *fvg_method_at(int i) {
   const int n = (int)(sizeof fvg__method / sizeof *fvg__method);
   return i >= 0 && i < n ? fvg__method[i] : NULL;
@@ -12104,6 +12602,7 @@ FVG_DEF const fvg_method *fvg_method_find(const char *name) {
 FVG_DEF const char *fvg_method_name(const fvg_method *method) { return method ? method->name : ""; }
 FVG_DEF int fvg_method_needs(const fvg_method *method) { return method ? method->needs : 0; }
 
+#ifndef FVGPT_NO_TRAINING  /* training as published */
 FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *batch) {
   fvg_optimizer_desc d;
   memset(&d, 0, sizeof d);
@@ -12118,6 +12617,7 @@ FVG_DEF fvg_optimizer_desc fvg_method_optimizer(const fvg_method *method, int *b
 FVG_DEF float fvg_method_crop_scale(const fvg_method *method) {
   return fvg__default(method ? method->crop_scale_min : 0, 0.08f);
 }
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF int fvg_method_option(const fvg_method *method, fvg_option *option, double *low,
                               double *high, int i) {
@@ -12142,6 +12642,7 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
   return fvg__learner_new(m, out, &d, class_name, n_class, NULL, -1);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* copies to train on */
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
   if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
@@ -12168,7 +12669,9 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
     fvg__copy_values(copy->state[i], l->state[i]);
   return FVG_OK;
 }
+#endif /* FVGPT_NO_TRAINING */
 
+#ifndef FVGPT_NO_TRAINING  /* chapters 25 to 35: data, views, training */
 /*==================================================================================================
  * CHAPTER 25  PROTOCOL: few-shot draws, base and new halves, scores
  *==================================================================================================
@@ -12715,6 +13218,31 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
 #endif
 
 /* ---- which entries are wanted ---- */
+/* Tests whether `dot`, n characters with the dot, is one of the endings, whatever its case. */
+static int fvg__is_among_endings(const char *endings, const char *dot, size_t n) {
+  const char *at = endings;
+  while (*at) {
+    size_t length = 1 + strcspn(at + 1, ".");
+    if (length == n && fvg__begins((const uint8_t *)dot, n, at, n))
+      return 1;
+    at += length;
+  }
+  return 0;
+}
+
+/* Returns the kind that a file's name promises by its ending, or NULL if no such kind is read. */
+static const fvg__image_kind *fvg__image_kind_of_name(const char *path) {
+  const char *dot = strrchr(path, '.');
+  size_t n = dot ? strlen(dot) : 0;
+  if (n < 2 || strpbrk(dot, "/\\")) return NULL;
+
+  for (size_t i = 0; i < FVG__N_IMAGE_KIND; i++) {
+    const fvg__image_kind *kind = &fvg__image_kinds[i];
+    if (fvg__is_among_endings(kind->endings, dot, n)) return kind;
+  }
+  return NULL;
+}
+
 typedef int (*fvg__keep_fn)(const char *name, int is_folder);
 
 static int fvg__keep_folder(const char *name, int is_folder) {
@@ -14827,6 +15355,8 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
+FVG__OFTEN_RUN
+
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
@@ -15886,6 +16416,12 @@ static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x)
   const int type = (int)x->type;
   fvg_hash_add(h, &type, sizeof type);
   fvg_hash_add(h, x->dim, (size_t)x->n_dim * sizeof *x->dim);
+  if (fvg__is_narrow(x->type)) {
+    const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
+    fvg_hash_add(h, w->panels, fvg__narrow_bytes(w));
+    fvg_hash_add(h, w->scale, w->scale ? fvg__row(w->n, sizeof *w->scale) : 0);
+    return;
+  }
   fvg_hash_add(h, x->data, x->data ? bytes : 0);
 }
 
@@ -15939,20 +16475,6 @@ FVG_DEF fvg_status fvg_clip_set_store(fvg_clip *m, const fvg_store *store) {
   return FVG_OK;
 }
 
-/* ---- the parts of a row of features ---- */
-FVG_DEF fvg_features fvg_learner_features(const fvg_clip *m, const fvg_learner *l,
-                                          const float *row) {
-  const int n_part = fvg__learner_parts(l);
-  fvg_features x;
-  x.f = row;
-  const int has_head = l && fvg_learner_has_head(l);
-  const float *third = n_part > 2 ? row + 2 * m->embed_dim : row;
-  x.f_clip = n_part > 1 ? row + m->embed_dim : row;
-  x.f_score = has_head ? row : third;
-  x.f_raw = has_head ? third : NULL;
-  return x;
-}
-
 /* ---- views and their context ---- */
 /* The kept views of an image, found by its path. */
 typedef struct fvg__view_slot {
@@ -15986,12 +16508,8 @@ static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
 /* Fails unless what works together is of the model m.  l, v, fvgpt: NULL where there is none. */
 static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, const fvg_views *v,
                                       const fvg_fvgpt *fvgpt) {
-  fvg_status s = FVG_OK;
-  if (l) s = fvg__check_model(m, "the learner", l->clip);
-  if (!s && v) s = fvg__check_model(m, "the views", v->clip);
-  if (s || !fvgpt || fvgpt->desc.width == m->embed_dim) return s;
-  return fvg_fail(m->ctx, FVG_E_SHAPE, "FVG-PT of width %d on a CLIP of width %d",
-                  fvgpt->desc.width, m->embed_dim);
+  fvg_status s = v ? fvg__check_model(m, "the views", v->clip) : FVG_OK;
+  return s ? s : fvg__check_tuned(m, l, fvgpt);
 }
 
 /* ---- one view: crop, normalise, mask ---- */
@@ -16571,7 +17089,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
     return fvg__missing(m->ctx, "fvg_views_new", "a data set");
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
-  fvg_status s = fvg__check_together(m, desc ? desc->learner : NULL, NULL, NULL);
+  fvg_status s = fvg__check_tuned(m, desc ? desc->learner : NULL, NULL);
   if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
@@ -16783,6 +17301,8 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
   return s;
 }
 #endif
+
+FVG__SELDOM_RUN
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file
@@ -17119,9 +17639,6 @@ static void fvg__trainer_release(fvg__trainer *t) {
 }
 
 /* ---- settings and tensors in files ---- */
-static const char *const fvg__position_name[] = {"end", "middle", "front"};
-
-enum { FVG__NUMBER_TEXT = 32 };         /* room for any double, with its closing 0 */
 
 FVG_DEF void fvg_settings_set(fvg_settings *x, const char *key, const char *value) {
   if (x->n == FVG_MAX_SETTINGS) return;
@@ -17146,48 +17663,6 @@ static void fvg__set_exact_number(fvg_settings *x, const char *key, double value
   if (!fvg__read_number(text, &back) || back != value)
     fvg__print(text, FVG__NUMBER_TEXT, "%.17g", value);
   fvg_settings_set(x, key, text);
-}
-
-/* Reads a number of a checkpoint's metadata. */
-static fvg_status fvg__get_number(fvg_ctx *c, const fvg_weights *w, const char *key, double *out) {
-  const char *file = fvg_weights_file(w);
-  const char *value = fvg_weights_metadata(w, key);
-  if (!value)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: no setting %s", file, key);
-
-  fvg_json j;
-  fvg_status s = fvg_json_parse(c, &j, value, strlen(value), key);
-  if (s == FVG_E_NOMEM) return s;
-  const int is_number = !s && j.value[0].type == FVG_JSON_NUMBER;
-  if (is_number) *out = j.value[0].number;
-  fvg_json_free(c, &j);
-  if (is_number) return FVG_OK;
-  return fvg_fail(c, FVG_E_FORMAT, "%s: setting %s is \"%.40s\", not a number", file, key, value);
-}
-
-/* Reads a whole number from `low` to 65536 of a checkpoint's metadata. */
-static fvg_status fvg__get_whole(fvg_ctx *c, const fvg_weights *w, const char *key, int low,
-                                 int *out) {
-  double x = 0;
-  fvg_status s = fvg__get_number(c, w, key, &x);
-  if (s) return s;
-  if (!(x >= low && x <= 65536) || x != floor(x)) {
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %s must be a whole number from %d to 65536",
-                    fvg_weights_file(w), key, low);
-  }
-  *out = (int)x;
-  return FVG_OK;
-}
-
-/* Reads the values of a parameter; their shape in the file must be the parameter's. */
-static fvg_status fvg__restore(fvg_ctx *c, fvg_weights *w, fvg_parameter *p) {
-  fvg_tensor x;
-  fvg_status s = fvg__check_shape(c, w, p->name, p->value.n_dim, p->value.dim);
-  if (!s) s = fvg_weights_get(w, &x, p->name, FVG_F32);
-  if (s) return s;
-  memcpy(p->value.data, x.data, fvg_tensor_count(&x) * sizeof(float));
-  fvg_tensor_free(c, &x);
-  return FVG_OK;
 }
 
 #ifndef FVGPT_NO_STDIO
@@ -17335,6 +17810,8 @@ static fvg_status fvg__state_restore(fvg__trainer *t, fvg_weights *w, const char
                  t->schedule.epochs);
   }
   if (!s) s = fvg__get_number(c, w, "step", &step);
+  if (!s && !(step >= 0 && step <= INT32_MAX))
+    s = fvg_fail(c, FVG_E_FORMAT, "%s: %g steps were never taken", path, step);
   if (s) return s;
 
   fvg__state x;
@@ -17454,7 +17931,7 @@ static fvg_status fvg__train_source(fvg__trainer *t, const fvg__train_set *x, ui
   return s;
 }
 
-/* Has the learner make the masks of the pictures anew, as it is now (chapter 38). */
+/* Has the learner make the masks of the pictures anew, as it is now (chapter 39). */
 static fvg_status fvg__renew_masks(const fvg__train_set *x, const fvg_foreground_desc *desc) {
   fvg_learner *l = x->learner;
   fvg_foreground_desc d = *desc;
@@ -17564,7 +18041,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 }
 
 /*==================================================================================================
- * CHAPTER 34  TUNING: from views to a tuned classifier
+ * CHAPTER 34  TUNING: from views to a tuned model
  *==================================================================================================
    Stage 1 trains the vectors of a method, stage 2 the gates and adapters of FVG-PT on the tuned
    learner.
@@ -17580,63 +18057,9 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
    guard left out for good (no_fdc), so that base classes are scored by z_full.
 
-   A classifier then scores pictures in one of five ways.  s is CLIP's logit scale; f, f_clip, g and
-   g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r and shorter,
-   with other methods it is f:
-
-     zero-shot           s f_clip g_clip^T
-     tuned               s f_score g^T          classes that the learner was tuned on
-     tuned, new          s f g^T                classes that are new to it
-     FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
-     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new
-
-   A head (DePT) has a share in the second and the fourth. */
-
-/* ---- the parts of many rows of features ---- */
-/* Gathers one part of n rows as a matrix [n, d].  `part` is where the first row has it; the next
-   row begins `width` values later.  Copies into `room` [n, d] unless the rows hold nothing else. */
-static const float *fvg__gather_part(const float *part, int n, int d, int width, float *room) {
-  if (width == d) return part;
-  const size_t bytes = (size_t)d * sizeof *room;
-  for (int i = 0; i < n; i++)
-    memcpy(room + fvg__row(i, d), part + fvg__row(i, width), bytes);
-  return room;
-}
-
-/* Gathers the parts of n rows of features as matrices [n, embed_dim].  They lie in `room` [n,
-   width]; rows of one part stay where they are, and then room may be NULL. */
-static fvg_features fvg__feature_matrices(const fvg_clip *m, const fvg_learner *l,
-                                          const float *rows, int n, float *room) {
-  const int d = m->embed_dim;
-  const int width = fvg_learner_feature_width(m, l);
-  const fvg_features row = fvg_learner_features(m, l, rows);
-  fvg_features x;
-
-  x.f = fvg__gather_part(row.f, n, d, width, room);
-  x.f_clip = x.f;
-  x.f_score = x.f;
-  x.f_raw = NULL;
-  const size_t values = fvg__row(n, d);
-  if (row.f_clip != row.f)
-    x.f_clip = fvg__gather_part(row.f_clip, n, d, width, room + values);
-  if (row.f_score != row.f)
-    x.f_score = fvg__gather_part(row.f_score, n, d, width, room + 2 * values);
-  if (row.f_raw)
-    x.f_raw = fvg__gather_part(row.f_raw, n, d, width, room + 2 * values);
-  return x;
-}
+   Classifiers, which score by what was tuned here, are in chapter 37. */
 
 /* ---- what both stages check ---- */
-/* Notes that FVG-PT's modules score on another scale than the model, which is seldom meant. */
-static void fvg__compare_scales(const fvg_clip *m, const fvg_fvgpt *f) {
-  const double own = (double)f->desc.logit_scale;
-  const double models = (double)m->logit_scale;
-  if (fabs(own - models) <= 0.001 * models) return;
-  fvg__log_once(m->ctx, FVG__SAID_SCALE, 1,
-                "FVG-PT scores with a logit scale of %g, the model with %g: set "
-                "fvg_fvgpt_desc.logit_scale", own, models);
-}
-
 /* Fails unless there are pictures and every label is one of n_class classes. */
 static fvg_status fvg__check_items(fvg_learner *l, const fvg_items *items, int n_class) {
   fvg_ctx *c = l->clip->ctx;
@@ -18239,371 +18662,6 @@ FVG_DEF fvg_status fvg_calibration_evidence(double *evidence, const fvg_calibrat
   return s;
 }
 
-/* ---- classifiers ---- */
-struct fvg_classifier {
-  fvg_clip *clip;
-  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
-  fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
-  fvg_head *head;             /* scores in the place of FVG_ZERO_SHOT; NULL: none               */
-  fvg_branch branch;
-  int n_class;
-  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
-  float *g_background;        /* [n_background, embed_dim] of background words; NULL: not yet   */
-  int n_background;           /* negative: relevance is against the other classes               */
-  float *head_weight;         /* [n_class, embed_dim] of a method's head; NULL: it has no share */
-  float *head_bias;           /* [n_class]                                                      */
-  float head_share;
-  fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
-};
-
-/* Fails unless everything that the branch needs is there, and fits. */
-static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
-                                    const fvg_fvgpt *fvgpt) {
-  if (branch != FVG_ZERO_SHOT && !l)
-    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
-  if (branch >= FVG_BRANCH_BASE && !fvgpt)
-    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
-  return fvg__check_together(m, l, NULL, fvgpt);
-}
-
-/* Fails unless the head, if there is one, can score these classes. */
-static fvg_status fvg__check_scoring_head(const fvg_clip *m, const fvg_classifier_desc *d,
-                                          int n_class) {
-  const fvg_head *h = d->head;
-  if (!h) return FVG_OK;
-  if (d->branch != FVG_ZERO_SHOT || h->ctx != m->ctx)
-    return fvg_fail(m->ctx, FVG_E_ARG, "a %s scores in the place of zero-shot CLIP, in the context "
-                    "that it was made in", h->method->name);
-  if (h->width == m->embed_dim && h->n_class == n_class) return FVG_OK;
-  return fvg_fail(m->ctx, FVG_E_SHAPE, "a %s for %d classes and features of width %d cannot score "
-                  "%d classes and width %d", h->method->name, h->n_class, h->width, n_class,
-                  m->embed_dim);
-}
-
-/* The text features of zero-shot CLIP: of one template, or the mean over several. */
-static fvg_status fvg__zero_shot_texts(fvg_classifier *k, const fvg_classifier_desc *d,
-                                       const char *const *class_name) {
-  fvg_clip *m = k->clip;
-  if (!d->ensemble || d->n_ensemble < 1)
-    return fvg_clip_encode_classes(m, k->g_clip, d->prompt_template, class_name, k->n_class);
-
-  const char **all = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)d->n_ensemble + 1);
-  if (!all) return FVG_E_NOMEM;
-  memcpy((void *)all, d->ensemble, (size_t)d->n_ensemble * sizeof *all);
-  all[d->n_ensemble] = d->prompt_template;
-  const int n = d->n_ensemble + (d->prompt_template != NULL);
-  fvg_status s = fvg_clip_encode_ensemble(m, k->g_clip, all, n, class_name, k->n_class);
-  fvg_release(m->ctx, (void *)all);
-  return s;
-}
-
-/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
-   other words for every picture. */
-static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_desc *d,
-                                        const char *const *class_name) {
-  fvg_learner *l = k->learner;
-  const int n = k->n_class;
-  const int needs_clip = k->branch == FVG_ZERO_SHOT || k->branch == FVG_BRANCH_NEW;
-  fvg_status s = FVG_OK;
-
-  if (k->branch != FVG_ZERO_SHOT) {
-    if (l->method->scores && k->branch < FVG_BRANCH_BASE)
-      s = fvg__learner_pack(l, &k->packed, class_name, n);
-    else
-      s = fvg_learner_text_features(l, k->g, class_name, n);
-  }
-  return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
-}
-
-/* Takes from the head of all training classes, all_weight [C,d] and all_bias [C], the rows of the
-   classifier's own.  FVG_E_UNSUPPORTED for a class that it has no row of. */
-static fvg_status fvg__choose_head(fvg_classifier *k, const char *const *class_name,
-                                   const int *match, const float *all_weight,
-                                   const float *all_bias) {
-  const fvg_learner *l = k->learner;
-  const size_t bytes = (size_t)k->clip->embed_dim * sizeof *all_weight;
-  for (int i = 0; i < k->n_class; i++) {
-    if (match[i] < 0)
-      return fvg_fail(k->clip->ctx, FVG_E_UNSUPPORTED,
-                      "%s: \"%.80s\" is not one of the %d classes that its head was trained on; "
-                      "score the list as new classes", l->method->name, class_name[i], l->n_class);
-    memcpy(k->head_weight + fvg__row(i, k->clip->embed_dim),
-           all_weight + fvg__row(match[i], k->clip->embed_dim), bytes);
-    k->head_bias[i] = all_bias[match[i]];
-  }
-  return FVG_OK;
-}
-
-/* Makes the head's rows of the classes, if the branch scores what the learner was tuned on. */
-static fvg_status fvg__classifier_head(fvg_classifier *k, const char *const *class_name) {
-  fvg_learner *l = k->learner;
-  fvg_ctx *c = k->clip->ctx;
-  const int is_seen = k->branch == FVG_TUNED || k->branch == FVG_BRANCH_BASE;
-  if (!is_seen || !l->method->head) return FVG_OK;
-
-  const int d = k->clip->embed_dim;
-  const char *const *known = (const char *const *)l->class_name;
-  int *match = FVG_NEW_ARRAY(c, int, (size_t)k->n_class);
-  float *weight = FVG_NEW_ARRAY(c, float, fvg__row(l->n_class, d));
-  float *bias = FVG_NEW_ARRAY(c, float, (size_t)l->n_class);
-  k->head_weight = FVG_NEW_ARRAY(c, float, fvg__row(k->n_class, d));
-  k->head_bias = FVG_NEW_ARRAY(c, float, (size_t)k->n_class);
-
-  fvg_status s = match && weight && bias && k->head_weight && k->head_bias ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_match_names(c, match, class_name, k->n_class, known, l->n_class);
-  if (!s) {
-    k->head_share = (float)l->method->head(l, weight, bias);
-    s = fvg__choose_head(k, class_name, match, weight, bias);
-  }
-  fvg_release(c, match);
-  fvg_release(c, weight);
-  fvg_release(c, bias);
-  return s;
-}
-
-/* Encodes the words that relevance maps compare with. */
-static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
-  fvg_ctx *c = k->clip->ctx;
-  float *g = FVG_NEW_ARRAY(c, float, fvg__row(n < 1 ? 1 : n, k->clip->embed_dim));
-  if (!g) return FVG_E_NOMEM;
-  fvg_status s = fvg_clip_encode_classes(k->clip, g, NULL, word, n);
-  if (s) {
-    fvg_release(c, g);
-    return s;
-  }
-  k->g_background = g;
-  k->n_background = n;
-  return FVG_OK;
-}
-
-FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
-                                      const char *const *class_name, int n_class,
-                                      const fvg_classifier_desc *desc) {
-  fvg_classifier_desc d;
-  memset(&d, 0, sizeof d);
-  if (desc) d = *desc;
-  if (out) *out = NULL;
-  if (!m)
-    return fvg__missing(fvg__context_of(d.learner, NULL), "fvg_classifier_new", "a CLIP");
-  if (!out)
-    return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
-  if (!class_name)
-    return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
-  fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
-  if (!s) s = fvg__check_scoring_head(m, &d, n_class);
-  if (s) return s;
-
-  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
-
-  fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
-  if (!k) return FVG_E_NOMEM;
-  k->clip = m;
-  k->learner = d.learner;
-  k->fvgpt = d.fvgpt;
-  k->head = d.head;
-  k->branch = d.branch;
-  k->n_class = n_class;
-
-  /* There is always room for a class; having none is an error of the texts. */
-  const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
-  k->g = FVG_NEW_ARRAY(m->ctx, float, values);
-  k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
-  s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
-  if (!s) s = fvg__classifier_head(k, class_name);
-  if (d.n_background < 0 || d.head) k->n_background = -1;
-  else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
-  if (s) {
-    fvg_classifier_free(k);
-    return s;
-  }
-  *out = k;
-  return FVG_OK;
-}
-
-FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
-  if (!k) return;
-  fvg_release(k->clip->ctx, k->g);
-  fvg_release(k->clip->ctx, k->g_clip);
-  fvg_release(k->clip->ctx, k->g_background);
-  fvg_release(k->clip->ctx, k->head_weight);
-  fvg_release(k->clip->ctx, k->head_bias);
-  fvg__packed_free(k->clip->ctx, &k->packed);
-  fvg_release(k->clip->ctx, k);
-}
-
-/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
-   [n, n_class]. */
-static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
-  const fvg_method *method = k->learner->method;
-  const int d = k->clip->embed_dim;
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < n; i++) {
-    fvg_tape_clear(t);
-    t->no_grad++;
-    fvg_node *f_i = fvg_const(t, 1, d, f + fvg__row(i, d));
-    fvg_node *z = method->scores(k->learner, t, &k->packed, f_i, NULL);
-    t->no_grad--;
-    float *to = logits + fvg__row(i, k->n_class);
-    if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
-    else s = fvg__method_failed(k->learner);
-  }
-  fvg_tape_clear(t);
-  return s;
-}
-
-/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
-static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
-                                     float *logits) {
-  const int d = k->clip->embed_dim;
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_tape_clear(t);
-  fvg_node *images = fvg_const(t, n, d, f);
-  fvg_node *texts = fvg_const(t, k->n_class, d, g);
-  fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
-  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
-  fvg_tape_clear(t);
-  return z ? FVG_OK : k->clip->ctx->status;
-}
-
-/* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
-static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
-  if (!f_raw || !k->head_weight) return z;
-  fvg_tape *t = f_raw->tape;
-  fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
-  fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
-  fvg_node *z_h = fvg_linear(f_raw, w, b);
-  return fvg_add(fvg_scale(z, 1 - k->head_share), fvg_scale(z_h, k->head_share));
-}
-
-/* The same for logits [n, n_class] that are there already. */
-static fvg_status fvg__add_head(fvg_classifier *k, const float *f_raw, int n, float *logits) {
-  fvg_tape *t = fvg__clip_tape(k->clip);
-  if (!t) return FVG_E_NOMEM;
-
-  fvg_tape_clear(t);
-  fvg_node *z = fvg_const(t, n, k->n_class, logits);
-  z = fvg__with_head(k, fvg_const(t, n, k->clip->embed_dim, f_raw), z);
-  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
-  fvg_tape_clear(t);
-  return z ? FVG_OK : k->clip->ctx->status;
-}
-
-/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
-static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
-  fvg_fvgpt_batch batch;
-  memset(&batch, 0, sizeof batch);
-  batch.n = n;
-  batch.n_class = k->n_class;
-  batch.f = x->f;
-  batch.f_clip = x->f_clip;
-  batch.f_score = x->f_score;
-  batch.g = k->g;
-  batch.g_clip = k->g_clip;
-  return batch;
-}
-
-/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
-static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
-                                   float *logits) {
-  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
-  return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
-}
-
-/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
-static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
-                                  float *b) {
-  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
-  return fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
-}
-
-/* Scores n pictures whose features are matrices [n, embed_dim]. */
-static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
-                                     float *b) {
-  if (k->head) return fvg_head_logits(k->head, logits, x->f_clip, n);
-  switch (k->branch) {
-    case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
-    case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
-    case FVG_TUNED_NEW:   return fvg__cosine_logits(k, x->f, n, k->g, logits);
-    case FVG_BRANCH_BASE: return fvg__base_branch(k, x, n, logits);
-    case FVG_BRANCH_NEW:  return fvg__new_branch(k, x, n, logits, b);
-  }
-  return fvg_fail(k->clip->ctx, FVG_E_ARG, "there is no branch %d", (int)k->branch);
-}
-
-/* Pictures are scored this many at a time, which bounds the memory: more would not be faster. */
-enum { FVG__SCORE_ROWS = 2048 };
-
-FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
-                                         int n) {
-  if (!k) return FVG_E_ARG;
-  fvg_clip *m = k->clip;
-  if (!f)
-    return fvg__missing(m->ctx, "fvg_classifier_logits", "features");
-  if (!logits)
-    return fvg__missing(m->ctx, "fvg_classifier_logits", "a place for the logits");
-  if (n < 0)
-    return fvg_fail(m->ctx, FVG_E_ARG, "the scores of %d images", n);
-  if (b) memset(b, 0, (size_t)n * sizeof *b);
-  if (k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
-
-  /* Rows of several parts are taken apart here. */
-  const int width = fvg_learner_feature_width(m, k->learner);
-  float *room = NULL;
-  if (width > m->embed_dim) {
-    room = FVG_NEW_ARRAY(m->ctx, float, fvg__row(fvg__min(n, FVG__SCORE_ROWS), width));
-    if (!room) return FVG_E_NOMEM;
-  }
-
-  fvg_status s = FVG_OK;
-  for (int i = 0; !s && i < n; i += FVG__SCORE_ROWS) {
-    const int rows = fvg__min(n - i, FVG__SCORE_ROWS);
-    const float *f_i = f + fvg__row(i, width);
-    const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
-    float *to = logits + fvg__row(i, k->n_class);
-    s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
-    if (!s && k->head_weight) s = fvg__add_head(k, x.f_raw, rows, to);
-  }
-  fvg_release(m->ctx, room);
-  return s;
-}
-
-/* Encodes all items, scores them, and compares the scores with the labels. */
-FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
-                                       const fvg_task *task) {
-  if (!k) return FVG_E_ARG;
-  fvg_clip *m = k->clip;
-  if (!score)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
-  memset(score, 0, sizeof *score);
-  if (!task || !task->dataset)
-    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
-
-  const fvg_items *items = &task->items;
-  const int n = items->n;
-  const int room = n < 1 ? 1 : n;
-  const int width = fvg_learner_feature_width(m, k->learner);
-  float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
-  float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
-  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
-  fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
-
-  for (int i = 0; !s && i < n; i++)
-    label[i] = items->item[i].label;
-  if (!s) s = fvg_encode_task(m, k->learner, f, task);
-  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
-  if (!s)
-    s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
-  fvg_release(m->ctx, label);
-  fvg_release(m->ctx, logits);
-  fvg_release(m->ctx, f);
-  return s;
-}
-
 /* ---- heads on a task ---- */
 /* What fvg_head_task leaves out, computed; the rest is the caller's. */
 typedef struct fvg__head_room {
@@ -18844,7 +18902,7 @@ static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned)
   if (tuned == l || tuned->method != l->method || tuned->n_param != l->n_param ||
       tuned->n_class != l->n_class)
     return fvg_fail(c, FVG_E_ARG, "DPC needs a learner and a copy of it");
-  fvg_status s = fvg__check_together(l->clip, tuned, NULL, NULL);
+  fvg_status s = fvg__check_tuned(l->clip, tuned, NULL);
   if (s) return s;
 
   for (int i = 0; i < l->n_param; i++) {
@@ -19155,6 +19213,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
   fvg__dpc_free(c, &d);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 36  CHECKPOINTS: a tuned model in one file
@@ -19171,6 +19230,10 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    The published trainers' own files (PyTorch's, fvgpt.h, chapter 5) hold only tensors: whoever
    loads one says what it is, by making the learner first. */
 
+/* fvg_distill as words. */
+static const char *const fvg__distill_name[] = {"published", "stable"};
+
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing ---- */
 /* Writes ["name", "name", ...] as a new string; NULL: memory is out. */
 static char *fvg__names_json(fvg_ctx *c, const char *const *name, int n) {
@@ -19236,9 +19299,6 @@ static void fvg__set_learner(fvg_settings *x, const fvg_learner *l) {
     fvg__set_exact_number(x, l->method->option[i].name, l->option[i]);
 }
 
-/* fvg_distill as words. */
-static const char *const fvg__distill_name[] = {"published", "stable"};
-
 /* Adds to the settings what FVG-PT is made of.  Published distillation and gates that see all
    indicators are not mentioned, as in older files. */
 static void fvg__set_fvgpt(fvg_settings *x, const fvg_fvgpt_desc *d) {
@@ -19267,7 +19327,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   fvg_ctx *c = l->clip->ctx;
   const int n_fvgpt = fvgpt ? fvgpt->n_params : 0;
   memset(k, 0, sizeof *k);
-  fvg_status s = fvg__check_together(l->clip, NULL, NULL, fvgpt);
+  fvg_status s = fvg__check_tuned(l->clip, NULL, fvgpt);
   if (s) return s;
   k->tensor = FVG_NEW_ARRAY(c, fvg_named_tensor, (size_t)(l->n_param + n_fvgpt));
   k->classes = fvg__names_json(c, (const char *const *)l->class_name, l->n_class);
@@ -19332,6 +19392,7 @@ FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const c
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 /* ---- reading: the learner ---- */
 /* Returns the position of that name, or -1. */
@@ -19673,6 +19734,7 @@ FVG_DEF fvg_status fvg_checkpoint_load(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* writing */
 /* ---- heads ---- */
 static fvg_status fvg__check_head_checkpoint(const fvg_clip *m, const fvg_head_checkpoint *x) {
   if (!x || !x->head || !x->class_name)
@@ -19732,6 +19794,7 @@ FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
   return s;
 }
 #endif
+#endif /* FVGPT_NO_TRAINING */
 
 FVG_DEF void fvg_head_checkpoint_free(fvg_clip *m, fvg_head_checkpoint *x) {
   if (!x) return;
@@ -19849,6 +19912,7 @@ FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
 }
 #endif
 
+#ifndef FVGPT_NO_TRAINING  /* what runs compare */
 /* ---- what a learner was made from ---- */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
                                    fvg_option *option) {
@@ -19894,9 +19958,557 @@ FVG_DEF const char *fvg_learner_difference(const fvg_learner *have, const fvg_le
   }
   return NULL;
 }
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
- * CHAPTER 37  ATTENTION MAPS: where a classifier looks
+ * CHAPTER 37  CLASSIFIERS: from a picture to an answer
+ *==================================================================================================
+   A classifier scores pictures for a list of classes in one of five ways.  s is CLIP's logit scale;
+   f, f_clip, g and g_clip have unit length; f_score of MMRL and MMRL++ is alpha f + (1 - alpha) f_r
+   and shorter, with other methods it is f:
+
+     zero-shot           s f_clip g_clip^T
+     tuned               s f_score g^T          classes that the learner was tuned on
+     tuned, new          s f g^T                classes that are new to it
+     FVG-PT's base       z_FDC(f, g)                  fvg_fvgpt_score_base
+     FVG-PT's new        z_PC(f, f_clip, g, g_clip)   fvg_fvgpt_score_new
+
+   A head (DePT) has a share in the second and the fourth.
+
+   At once.  What most programs want of CLIP: which of these names suits this picture, and what is
+   its feature?  Each function is the chain of earlier chapters, written out once:
+
+     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits
+     -> softmax
+
+   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and
+   every function here asks for that first: the error is then the first one, not one that follows
+   from it. */
+
+/* ---- classifiers ---- */
+struct fvg_classifier {
+  fvg_clip *clip;
+  fvg_learner *learner;       /* NULL: features of zero-shot CLIP                               */
+  fvg_fvgpt *fvgpt;           /* NULL unless the branch is one of FVG-PT's                      */
+  fvg_head *head;             /* scores in the place of FVG_ZERO_SHOT; NULL: none               */
+  fvg_branch branch;
+  int n_class;
+  float *g, *g_clip;          /* [n_class, embed_dim] text features of the learner and of CLIP  */
+  float *g_background;        /* [n_background, embed_dim] of background words; NULL: not yet   */
+  int n_background;           /* negative: relevance is against the other classes               */
+  float *head_weight;         /* [n_class, embed_dim] of a method's head; NULL: it has no share */
+  float *head_bias;           /* [n_class]                                                      */
+  float head_share;
+  fvg__packed packed;         /* the classes, for methods whose words depend on the picture     */
+};
+
+/* Fails unless everything that the branch needs is there, and fits. */
+static fvg_status fvg__check_branch(const fvg_clip *m, fvg_branch branch, const fvg_learner *l,
+                                    const fvg_fvgpt *fvgpt) {
+  if (branch != FVG_ZERO_SHOT && !l)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs tuned prompts");
+  if (branch >= FVG_BRANCH_BASE && !fvgpt)
+    return fvg_fail(m->ctx, FVG_E_ARG, "this branch needs FVG-PT's modules");
+  return fvg__check_tuned(m, l, fvgpt);
+}
+
+/* Fails unless the head, if there is one, can score these classes. */
+static fvg_status fvg__check_scoring_head(const fvg_clip *m, const fvg_classifier_desc *d,
+                                          int n_class) {
+  const fvg_head *h = d->head;
+  if (!h) return FVG_OK;
+  if (d->branch != FVG_ZERO_SHOT || h->ctx != m->ctx)
+    return fvg_fail(m->ctx, FVG_E_ARG, "a %s scores in the place of zero-shot CLIP, in the context "
+                    "that it was made in", h->method->name);
+  if (h->width == m->embed_dim && h->n_class == n_class) return FVG_OK;
+  return fvg_fail(m->ctx, FVG_E_SHAPE, "a %s for %d classes and features of width %d cannot score "
+                  "%d classes and width %d", h->method->name, h->n_class, h->width, n_class,
+                  m->embed_dim);
+}
+
+/* The text features of zero-shot CLIP: of one template, or the mean over several. */
+static fvg_status fvg__zero_shot_texts(fvg_classifier *k, const fvg_classifier_desc *d,
+                                       const char *const *class_name) {
+  fvg_clip *m = k->clip;
+  if (!d->ensemble || d->n_ensemble < 1)
+    return fvg_clip_encode_classes(m, k->g_clip, d->prompt_template, class_name, k->n_class);
+
+  const char **all = FVG_NEW_ARRAY(m->ctx, const char *, (size_t)d->n_ensemble + 1);
+  if (!all) return FVG_E_NOMEM;
+  memcpy((void *)all, d->ensemble, (size_t)d->n_ensemble * sizeof *all);
+  all[d->n_ensemble] = d->prompt_template;
+  const int n = d->n_ensemble + (d->prompt_template != NULL);
+  fvg_status s = fvg_clip_encode_ensemble(m, k->g_clip, all, n, class_name, k->n_class);
+  fvg_release(m->ctx, (void *)all);
+  return s;
+}
+
+/* Makes of the classes what the branch needs: text features, or tokens for a method that writes
+   other words for every picture. */
+static fvg_status fvg__classifier_texts(fvg_classifier *k, const fvg_classifier_desc *d,
+                                        const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  const int n = k->n_class;
+  const int needs_clip = k->branch == FVG_ZERO_SHOT || k->branch == FVG_BRANCH_NEW;
+  fvg_status s = FVG_OK;
+
+  if (k->branch != FVG_ZERO_SHOT) {
+    if (l->method->scores && k->branch < FVG_BRANCH_BASE)
+      s = fvg__learner_pack(l, &k->packed, class_name, n);
+    else
+      s = fvg_learner_text_features(l, k->g, class_name, n);
+  }
+  return s || !needs_clip ? s : fvg__zero_shot_texts(k, d, class_name);
+}
+
+/* Takes from the head of all training classes, all_weight [C,d] and all_bias [C], the rows of the
+   classifier's own.  FVG_E_UNSUPPORTED for a class that it has no row of. */
+static fvg_status fvg__choose_head(fvg_classifier *k, const char *const *class_name,
+                                   const int *match, const float *all_weight,
+                                   const float *all_bias) {
+  const fvg_learner *l = k->learner;
+  const size_t bytes = (size_t)k->clip->embed_dim * sizeof *all_weight;
+  for (int i = 0; i < k->n_class; i++) {
+    if (match[i] < 0)
+      return fvg_fail(k->clip->ctx, FVG_E_UNSUPPORTED,
+                      "%s: \"%.80s\" is not one of the %d classes that its head was trained on; "
+                      "score the list as new classes", l->method->name, class_name[i], l->n_class);
+    memcpy(k->head_weight + fvg__row(i, k->clip->embed_dim),
+           all_weight + fvg__row(match[i], k->clip->embed_dim), bytes);
+    k->head_bias[i] = all_bias[match[i]];
+  }
+  return FVG_OK;
+}
+
+/* Makes the head's rows of the classes, if the branch scores what the learner was tuned on. */
+static fvg_status fvg__classifier_head(fvg_classifier *k, const char *const *class_name) {
+  fvg_learner *l = k->learner;
+  fvg_ctx *c = k->clip->ctx;
+  const int is_seen = k->branch == FVG_TUNED || k->branch == FVG_BRANCH_BASE;
+  if (!is_seen || !l->method->head) return FVG_OK;
+
+  const int d = k->clip->embed_dim;
+  const char *const *known = (const char *const *)l->class_name;
+  int *match = FVG_NEW_ARRAY(c, int, (size_t)k->n_class);
+  float *weight = FVG_NEW_ARRAY(c, float, fvg__row(l->n_class, d));
+  float *bias = FVG_NEW_ARRAY(c, float, (size_t)l->n_class);
+  k->head_weight = FVG_NEW_ARRAY(c, float, fvg__row(k->n_class, d));
+  k->head_bias = FVG_NEW_ARRAY(c, float, (size_t)k->n_class);
+
+  fvg_status s = match && weight && bias && k->head_weight && k->head_bias ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_match_names(c, match, class_name, k->n_class, known, l->n_class);
+  if (!s) {
+    k->head_share = (float)l->method->head(l, weight, bias);
+    s = fvg__choose_head(k, class_name, match, weight, bias);
+  }
+  fvg_release(c, match);
+  fvg_release(c, weight);
+  fvg_release(c, bias);
+  return s;
+}
+
+/* Encodes the words that relevance maps compare with. */
+static fvg_status fvg__classifier_background(fvg_classifier *k, const char *const *word, int n) {
+  fvg_ctx *c = k->clip->ctx;
+  float *g = FVG_NEW_ARRAY(c, float, fvg__row(n < 1 ? 1 : n, k->clip->embed_dim));
+  if (!g) return FVG_E_NOMEM;
+  fvg_status s = fvg_clip_encode_classes(k->clip, g, NULL, word, n);
+  if (s) {
+    fvg_release(c, g);
+    return s;
+  }
+  k->g_background = g;
+  k->n_background = n;
+  return FVG_OK;
+}
+
+FVG_DEF fvg_status fvg_classifier_new(fvg_clip *m, fvg_classifier **out,
+                                      const char *const *class_name, int n_class,
+                                      const fvg_classifier_desc *desc) {
+  fvg_classifier_desc d;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (out) *out = NULL;
+  if (!m)
+    return fvg__missing(d.learner ? d.learner->clip->ctx : NULL, "fvg_classifier_new", "a CLIP");
+  if (!out)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "a place for the classifier");
+  if (!class_name)
+    return fvg__missing(m->ctx, "fvg_classifier_new", "class names");
+  fvg_status s = fvg__check_branch(m, d.branch, d.learner, d.fvgpt);
+  if (!s) s = fvg__check_scoring_head(m, &d, n_class);
+  if (s) return s;
+
+  if (d.fvgpt) fvg__compare_scales(m, d.fvgpt);
+
+  fvg_classifier *k = FVG_NEW(m->ctx, fvg_classifier);
+  if (!k) return FVG_E_NOMEM;
+  k->clip = m;
+  k->learner = d.learner;
+  k->fvgpt = d.fvgpt;
+  k->head = d.head;
+  k->branch = d.branch;
+  k->n_class = n_class;
+
+  /* There is always room for a class; having none is an error of the texts. */
+  const size_t values = fvg__row(n_class < 1 ? 1 : n_class, m->embed_dim);
+  k->g = FVG_NEW_ARRAY(m->ctx, float, values);
+  k->g_clip = FVG_NEW_ARRAY(m->ctx, float, values);
+  s = k->g && k->g_clip ? fvg__classifier_texts(k, &d, class_name) : FVG_E_NOMEM;
+  if (!s) s = fvg__classifier_head(k, class_name);
+  if (d.n_background < 0 || d.head) k->n_background = -1;
+  else if (!s && d.background) s = fvg__classifier_background(k, d.background, d.n_background);
+  if (s) {
+    fvg_classifier_free(k);
+    return s;
+  }
+  *out = k;
+  return FVG_OK;
+}
+
+FVG_DEF void fvg_classifier_free(fvg_classifier *k) {
+  if (!k) return;
+  fvg_release(k->clip->ctx, k->g);
+  fvg_release(k->clip->ctx, k->g_clip);
+  fvg_release(k->clip->ctx, k->g_background);
+  fvg_release(k->clip->ctx, k->head_weight);
+  fvg_release(k->clip->ctx, k->head_bias);
+  fvg__packed_free(k->clip->ctx, &k->packed);
+  fvg_release(k->clip->ctx, k);
+}
+
+/* Scores by a method that writes other words for every picture: f [n, embed_dim] -> logits
+   [n, n_class]. */
+static fvg_status fvg__scores_by_picture(fvg_classifier *k, const float *f, int n, float *logits) {
+  const fvg_method *method = k->learner->method;
+  const int d = k->clip->embed_dim;
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i++) {
+    fvg_tape_clear(t);
+    t->no_grad++;
+    fvg_node *f_i = fvg_const(t, 1, d, f + fvg__row(i, d));
+    fvg_node *z = method->scores(k->learner, t, &k->packed, f_i, NULL);
+    t->no_grad--;
+    float *to = logits + fvg__row(i, k->n_class);
+    if (z) memcpy(to, fvg_value(z), fvg__count(z) * sizeof *to);
+    else s = fvg__method_failed(k->learner);
+  }
+  fvg_tape_clear(t);
+  return s;
+}
+
+/* Computes s f g^T -> logits [n, n_class]; f [n, embed_dim], g [n_class, embed_dim]. */
+static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, const float *g,
+                                     float *logits) {
+  const int d = k->clip->embed_dim;
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *images = fvg_const(t, n, d, f);
+  fvg_node *texts = fvg_const(t, k->n_class, d, g);
+  fvg_node *z = fvg_scale(fvg_linear(images, texts, NULL), k->clip->logit_scale);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
+static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
+  if (!f_raw || !k->head_weight) return z;
+  fvg_tape *t = f_raw->tape;
+  fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
+  fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
+  fvg_node *z_h = fvg_linear(f_raw, w, b);
+  return fvg_add(fvg_scale(z, 1 - k->head_share), fvg_scale(z_h, k->head_share));
+}
+
+/* The same for logits [n, n_class] that are there already. */
+static fvg_status fvg__add_head(fvg_classifier *k, const float *f_raw, int n, float *logits) {
+  fvg_tape *t = fvg__clip_tape(k->clip);
+  if (!t) return FVG_E_NOMEM;
+
+  fvg_tape_clear(t);
+  fvg_node *z = fvg_const(t, n, k->n_class, logits);
+  z = fvg__with_head(k, fvg_const(t, n, k->clip->embed_dim, f_raw), z);
+  if (z) memcpy(logits, fvg_value(z), fvg__count(z) * sizeof *logits);
+  fvg_tape_clear(t);
+  return z ? FVG_OK : k->clip->ctx->status;
+}
+
+/* Makes the batch of FVG-PT's two branches: the parts of n pictures' features, and the classes. */
+static fvg_fvgpt_batch fvg__branch_batch(const fvg_classifier *k, const fvg_features *x, int n) {
+  fvg_fvgpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.n = n;
+  batch.n_class = k->n_class;
+  batch.f = x->f;
+  batch.f_clip = x->f_clip;
+  batch.f_score = x->f_score;
+  batch.g = k->g;
+  batch.g_clip = k->g_clip;
+  return batch;
+}
+
+/* Scores by FVG-PT's base branch: z_FDC, or without adapters (no_fdc) z_full. */
+static fvg_status fvg__base_branch(fvg_classifier *k, const fvg_features *x, int n,
+                                   float *logits) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_base(k->fvgpt, logits, &batch);
+}
+
+/* Scores by FVG-PT's new branch, z_PC; b [n] receives the share that zero-shot CLIP has in it. */
+static fvg_status fvg__new_branch(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                  float *b) {
+  const fvg_fvgpt_batch batch = fvg__branch_batch(k, x, n);
+  return fvg_fvgpt_score_new(k->fvgpt, logits, b, &batch);
+}
+
+/* Scores n pictures whose features are matrices [n, embed_dim]. */
+static fvg_status fvg__branch_logits(fvg_classifier *k, const fvg_features *x, int n, float *logits,
+                                     float *b) {
+  if (k->head) return fvg_head_logits(k->head, logits, x->f_clip, n);
+  switch (k->branch) {
+    case FVG_ZERO_SHOT:   return fvg__cosine_logits(k, x->f_clip, n, k->g_clip, logits);
+    case FVG_TUNED:       return fvg__cosine_logits(k, x->f_score, n, k->g, logits);
+    case FVG_TUNED_NEW:   return fvg__cosine_logits(k, x->f, n, k->g, logits);
+    case FVG_BRANCH_BASE: return fvg__base_branch(k, x, n, logits);
+    case FVG_BRANCH_NEW:  return fvg__new_branch(k, x, n, logits, b);
+  }
+  return fvg_fail(k->clip->ctx, FVG_E_ARG, "there is no branch %d", (int)k->branch);
+}
+
+/* Pictures are scored this many at a time, which bounds the memory: more would not be faster. */
+enum { FVG__SCORE_ROWS = 2048 };
+
+FVG_DEF fvg_status fvg_classifier_logits(fvg_classifier *k, float *logits, float *b, const float *f,
+                                         int n) {
+  if (!k) return FVG_E_ARG;
+  fvg_clip *m = k->clip;
+  if (!f)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "features");
+  if (!logits)
+    return fvg__missing(m->ctx, "fvg_classifier_logits", "a place for the logits");
+  if (n < 0)
+    return fvg_fail(m->ctx, FVG_E_ARG, "the scores of %d images", n);
+  if (b) memset(b, 0, (size_t)n * sizeof *b);
+  if (k->packed.n_text) return fvg__scores_by_picture(k, f, n, logits);
+
+  /* Rows of several parts are taken apart here. */
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *room = NULL;
+  if (width > m->embed_dim) {
+    room = FVG_NEW_ARRAY(m->ctx, float, fvg__row(fvg__min(n, FVG__SCORE_ROWS), width));
+    if (!room) return FVG_E_NOMEM;
+  }
+
+  fvg_status s = FVG_OK;
+  for (int i = 0; !s && i < n; i += FVG__SCORE_ROWS) {
+    const int rows = fvg__min(n - i, FVG__SCORE_ROWS);
+    const float *f_i = f + fvg__row(i, width);
+    const fvg_features x = fvg__feature_matrices(m, k->learner, f_i, rows, room);
+    float *to = logits + fvg__row(i, k->n_class);
+    s = fvg__branch_logits(k, &x, rows, to, b ? b + i : NULL);
+    if (!s && k->head_weight) s = fvg__add_head(k, x.f_raw, rows, to);
+  }
+  fvg_release(m->ctx, room);
+  return s;
+}
+
+#ifndef FVGPT_NO_TRAINING  /* a task needs a data set */
+/* Encodes all items, scores them, and compares the scores with the labels. */
+FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
+                                       const fvg_task *task) {
+  if (!k) return FVG_E_ARG;
+  fvg_clip *m = k->clip;
+  if (!score)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a place for the score");
+  memset(score, 0, sizeof *score);
+  if (!task || !task->dataset)
+    return fvg__missing(m->ctx, "fvg_classifier_test", "a task and its data set");
+
+  const fvg_items *items = &task->items;
+  const int n = items->n;
+  const int room = n < 1 ? 1 : n;
+  const int width = fvg_learner_feature_width(m, k->learner);
+  float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
+  float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
+  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
+  fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
+
+  for (int i = 0; !s && i < n; i++)
+    label[i] = items->item[i].label;
+  if (!s) s = fvg_encode_task(m, k->learner, f, task);
+  if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
+  if (!s)
+    s = fvg_score_of(m->ctx, score, logits, label, n, k->n_class);
+  fvg_release(m->ctx, label);
+  fvg_release(m->ctx, logits);
+  fvg_release(m->ctx, f);
+  return s;
+}
+#endif /* FVGPT_NO_TRAINING */
+
+/* ---- at once ---- */
+/* The context is made first, because it carries the message of a model that could not be opened. */
+FVG_DEF fvg_clip *fvg_open(const char *path) {
+  fvg_ctx *c;
+  if (fvg_init(&c, NULL)) return NULL;
+
+  fvg_clip *m = NULL;
+#ifndef FVGPT_NO_STDIO
+  fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
+#else
+  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)",
+                          path ? path : "");
+#endif
+  if (s) {
+    char why[sizeof c->message];
+    memcpy(why, c->message, sizeof why);
+    m = FVG_NEW(c, fvg_clip);
+    memcpy(c->message, why, sizeof why);
+    if (!m) {
+      fvg_free(c);
+      return NULL;
+    }
+    m->ctx = c;
+    m->failed = s;
+  }
+  m->owns_context = 1;
+  return m;
+}
+
+FVG_DEF fvg_status fvg_close(fvg_clip *m) {
+  if (!m) return FVG_E_NOMEM;
+  fvg_status last = fvg_last_status(m->ctx);
+  fvg_clip_free(m);
+  return last;
+}
+
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
+  return m ? fvg_error(m->ctx) : "out of memory";
+}
+
+/* Why no call can use this model: it could not be opened, or there was not even memory for that
+   news. */
+static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
+
+/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
+   zero-shot CLIP. */
+static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
+                                      const fvg_image *image) {
+  fvg_ctx *c = m->ctx;
+  size_t side = (size_t)m->preprocess.size;
+  float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
+  fvg_image view;
+  memset(&view, 0, sizeof view);
+
+  fvg_status s = pixels ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg_image_test_transform(c, &view, image, &m->preprocess);
+  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
+  if (!s) s = fvg_learner_encode_images(m, l, features, pixels, 1);
+
+  fvg_image_free(c, &view);
+  fvg_release(c, pixels);
+  return s;
+}
+
+FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
+  fvg_status unusable = fvg__unusable(m);
+  if (unusable) return unusable;
+  if (!feature || !image || !image->pixels)
+    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
+  return fvg__image_features(m, NULL, feature, image);
+}
+
+/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
+static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
+  int best = 0;
+  for (int i = 1; i < n; i++) {
+    if (z[i] > z[best]) best = i;
+  }
+  c->kernels->softmax(n, z, 1, z);
+  return best;
+}
+
+FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
+  if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
+  fvg_clip *m = k->clip;
+  if (!image || !image->pixels)
+    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
+  float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
+  float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
+
+  fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
+  if (!s) s = fvg__image_features(m, k->learner, features, image);
+  if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
+  int best = s ? (int)s : fvg__softmax_best(m->ctx, z, k->n_class);
+  if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
+
+  fvg_release(m->ctx, z);
+  fvg_release(m->ctx, features);
+  return best;
+}
+
+FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
+                               const char *const *name, int n) {
+  fvg_status s = fvg__unusable(m);
+  fvg_classifier *k = NULL;
+  if (!s) s = fvg_classifier_new(m, &k, name, n, NULL);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, image);
+  fvg_classifier_free(k);
+  return best;
+}
+
+#ifndef FVGPT_NO_STDIO
+/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
+   noted. */
+static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
+  fvg_status s = fvg_image_load(c, image, path, 3);
+  return s ? s : fvg_image_upright(c, image, path, 0);
+}
+
+FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
+  fvg_status s = fvg__unusable(m);
+  fvg_image image;
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
+  if (s) return s;
+  s = fvg_encode_image(m, feature, &image);
+  fvg_image_free(m->ctx, &image);
+  return s;
+}
+
+FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
+  if (!k) return FVG_E_ARG;
+  fvg_image image;
+  fvg_status s = fvg__picture_file(k->clip->ctx, &image, path);
+  if (s) return s;
+  int best = fvg_classifier_image(k, probability, &image);
+  fvg_image_free(k->clip->ctx, &image);
+  return best;
+}
+
+FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
+                              const char *const *name, int n) {
+  fvg_status s = fvg__unusable(m);
+  fvg_image image;
+  if (!s) s = fvg__picture_file(m->ctx, &image, path);
+  if (s) return s;
+  int best = fvg_classify_image(m, probability, &image, name, n);
+  fvg_image_free(m->ctx, &image);
+  return best;
+}
+#endif
+
+FVG__OFTEN_RUN
+
+#ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
+/*==================================================================================================
+ * CHAPTER 38  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
    Which patches speak for a class?  There are three answers.
 
@@ -20533,7 +21145,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 }
 
 /*==================================================================================================
- * CHAPTER 38  FOREGROUND: masks made by CLIP itself
+ * CHAPTER 39  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
    FVG-PT needs a mask for every training picture.  Its authors had them made by another network,
    which was asked for each class by name.  Here the CLIP that is loaded makes them: one pass of the
@@ -20655,7 +21267,7 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
   if (!m->has_vision || !m->has_text)
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
-  fvg_status s = fvg__check_together(m, d.learner, NULL, NULL);
+  fvg_status s = fvg__check_tuned(m, d.learner, NULL);
   if (s) return s;
 
   fvg_foreground *x = FVG_NEW(m->ctx, fvg_foreground);
@@ -21470,168 +22082,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
   }
   return either ? (double)both / (double)either : 1;
 }
-
-/*==================================================================================================
- * CHAPTER 39  AT ONCE: from a picture to an answer in one call
- *==================================================================================================
-   What most programs want of CLIP: which of these names suits this picture, and what is its
-   feature?  Each function is the chain of earlier chapters, written out once:
-
-     file -> pixels -> test transform -> normalised floats -> image tower -> feature row -> logits
-     -> softmax
-
-   fvg_open hides the context.  A model that could not be opened remembers why (m->failed), and
-   every function here asks for that first: the error is then the first one, not one that follows
-   from it. */
-
-/* The context is made first, because it carries the message of a model that could not be opened. */
-FVG_DEF fvg_clip *fvg_open(const char *path) {
-  fvg_ctx *c;
-  if (fvg_init(&c, NULL)) return NULL;
-
-  fvg_clip *m = NULL;
-#ifndef FVGPT_NO_STDIO
-  fvg_status s = fvg_clip_open(c, &m, path, NULL, FVG_F32);
-#else
-  fvg_status s = fvg_fail(c, FVG_E_UNSUPPORTED, "%s: this build opens no files (FVGPT_NO_STDIO)",
-                          path ? path : "");
-#endif
-  if (s) {
-    char why[sizeof c->message];
-    memcpy(why, c->message, sizeof why);
-    m = FVG_NEW(c, fvg_clip);
-    memcpy(c->message, why, sizeof why);
-    if (!m) {
-      fvg_free(c);
-      return NULL;
-    }
-    m->ctx = c;
-    m->failed = s;
-  }
-  m->owns_context = 1;
-  return m;
-}
-
-FVG_DEF fvg_status fvg_close(fvg_clip *m) {
-  if (!m) return FVG_E_NOMEM;
-  fvg_status last = fvg_last_status(m->ctx);
-  fvg_clip_free(m);
-  return last;
-}
-
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return fvg_error(m ? m->ctx : NULL); }
-
-/* Why no call can use this model: it could not be opened, or there was not even memory for that
-   news. */
-static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
-
-/* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
-   zero-shot CLIP. */
-static fvg_status fvg__image_features(fvg_clip *m, fvg_learner *l, float *features,
-                                      const fvg_image *image) {
-  fvg_ctx *c = m->ctx;
-  size_t side = (size_t)m->preprocess.size;
-  float *pixels = FVG_NEW_ARRAY(c, float, 3 * side * side);
-  fvg_image view;
-  memset(&view, 0, sizeof view);
-
-  fvg_status s = pixels ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg_image_test_transform(c, &view, image, &m->preprocess);
-  if (!s) s = fvg_image_normalize(c, pixels, &view, &m->preprocess);
-  if (!s) s = fvg_learner_encode_images(m, l, features, pixels, 1);
-
-  fvg_image_free(c, &view);
-  fvg_release(c, pixels);
-  return s;
-}
-
-FVG_DEF fvg_status fvg_encode_image(fvg_clip *m, float *feature, const fvg_image *image) {
-  fvg_status unusable = fvg__unusable(m);
-  if (unusable) return unusable;
-  if (!feature || !image || !image->pixels)
-    return fvg__missing(m->ctx, "fvg_encode_image", "a picture and a place for its feature");
-  return fvg__image_features(m, NULL, feature, image);
-}
-
-/* Turns logits [n] into their softmax, in place, and returns the index of the greatest. */
-static int fvg__softmax_best(const fvg_ctx *c, float *z, int n) {
-  int best = 0;
-  for (int i = 1; i < n; i++) {
-    if (z[i] > z[best]) best = i;
-  }
-  c->kernels->softmax(n, z, 1, z);
-  return best;
-}
-
-FVG_DEF int fvg_classifier_image(fvg_classifier *k, float *probability, const fvg_image *image) {
-  if (!k) return FVG_E_ARG;  /* without a context there is no place for a message */
-  fvg_clip *m = k->clip;
-  if (!image || !image->pixels)
-    return fvg__missing(m->ctx, "fvg_classifier_image", "a picture");
-  float *features = FVG_NEW_ARRAY(m->ctx, float, (size_t)fvg_learner_feature_width(m, k->learner));
-  float *z = FVG_NEW_ARRAY(m->ctx, float, (size_t)k->n_class);
-
-  fvg_status s = features && z ? FVG_OK : FVG_E_NOMEM;
-  if (!s) s = fvg__image_features(m, k->learner, features, image);
-  if (!s) s = fvg_classifier_logits(k, z, NULL, features, 1);
-  int best = s ? (int)s : fvg__softmax_best(m->ctx, z, k->n_class);
-  if (!s && probability) memcpy(probability, z, (size_t)k->n_class * sizeof *z);
-
-  fvg_release(m->ctx, z);
-  fvg_release(m->ctx, features);
-  return best;
-}
-
-FVG_DEF int fvg_classify_image(fvg_clip *m, float *probability, const fvg_image *image,
-                               const char *const *name, int n) {
-  fvg_status s = fvg__unusable(m);
-  fvg_classifier *k = NULL;
-  if (!s) s = fvg_classifier_new(m, &k, name, n, NULL);
-  if (s) return s;
-  int best = fvg_classifier_image(k, probability, image);
-  fvg_classifier_free(k);
-  return best;
-}
-
-#ifndef FVGPT_NO_STDIO
-/* Loads a picture with 3 channels as its file stores it; one that EXIF says to be turned is
-   noted. */
-static fvg_status fvg__picture_file(fvg_ctx *c, fvg_image *image, const char *path) {
-  fvg_status s = fvg_image_load(c, image, path, 3);
-  return s ? s : fvg_image_upright(c, image, path, 0);
-}
-
-FVG_DEF fvg_status fvg_encode_file(fvg_clip *m, float *feature, const char *path) {
-  fvg_status s = fvg__unusable(m);
-  fvg_image image;
-  if (!s) s = fvg__picture_file(m->ctx, &image, path);
-  if (s) return s;
-  s = fvg_encode_image(m, feature, &image);
-  fvg_image_free(m->ctx, &image);
-  return s;
-}
-
-FVG_DEF int fvg_classifier_file(fvg_classifier *k, float *probability, const char *path) {
-  if (!k) return FVG_E_ARG;
-  fvg_image image;
-  fvg_status s = fvg__picture_file(k->clip->ctx, &image, path);
-  if (s) return s;
-  int best = fvg_classifier_image(k, probability, &image);
-  fvg_image_free(k->clip->ctx, &image);
-  return best;
-}
-
-FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
-                              const char *const *name, int n) {
-  fvg_status s = fvg__unusable(m);
-  fvg_image image;
-  if (!s) s = fvg__picture_file(m->ctx, &image, path);
-  if (s) return s;
-  int best = fvg_classify_image(m, probability, &image, name, n);
-  fvg_image_free(m->ctx, &image);
-  return best;
-}
-#endif
+#endif /* FVGPT_NO_TRAINING */
 
 /*==================================================================================================
  * CHAPTER 40  UNICODE: the tables of chapter 1

@@ -1,10 +1,9 @@
-/* Fuzzing fvg_image_decode.  With libFuzzer: clang -fsanitize=fuzzer,address,undefined -DFVG_LIBFUZZER.  Without it
-   the program changes small valid files at random, argv[1] times, and must neither crash nor lose memory. */
+/* Fuzzer for fvg_image_decode and what is done with a decoded picture; PNG, JPEG, BMP and GIF with FVGPT_STB_IMAGE. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt_clip.h"
-#include "make_pictures.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
+#include "fuzzing.h"
+#include "make_pictures.h"
 
 /* Chunks get their right CRC, or nothing behind it would ever be tried. */
 static void repair_png(uint8_t *png, size_t n) {
@@ -30,41 +29,42 @@ static void build_png(made *m, const uint8_t *bytes, size_t n) {
   png_end(m, rest, (size_t)bytes[0] * 4, 0);
 }
 
+/* 1 if it is a picture; everything that is said of it must make sense. */
 static int decode(const uint8_t *bytes, size_t n, int channels) {
   fvg_source s = fvg_source_memory(bytes, n, "fuzz");
   fvg_image image, small;
-  fvg_ctx *c;
+  fvg_ctx *c = fuzz_context();
+  const fvg_status status = fvg_image_decode(c, &image, &s, channels);
   size_t i;
   unsigned sum = 0;
-  int bad = 0;
-  if (fvg_init(&c, NULL)) return 0;
-  if (fvg_image_decode(c, &image, &s, channels)) {
-    bad = image.pixels || !fvg_error(c)[0] || strchr(fvg_error(c), '\n');
+  if (status) {
+    check_refusal(c, status);
+    if (image.pixels) fault("pixels of no picture");
   } else {
-    for (i = 0; i < (size_t)image.width * (size_t)image.height * (size_t)image.channels; i++) sum += image.pixels[i];
-    bad = image.width < 1 || image.height < 1 || image.channels < 1 || image.channels > 4 || sum > 255u * i;
     fvg_preprocess way = fvg_preprocess_defaults(8);
     way.filter = (fvg_filter)(n % 3);
     way.resize_mode = n % 5 ? FVG_RESIZE_SHORTEST : FVG_RESIZE_SQUASH;
+    for (i = 0; i < (size_t)image.width * (size_t)image.height * (size_t)image.channels; i++) sum += image.pixels[i];
+    if (image.width < 1 || image.height < 1 || image.channels < 1 || image.channels > 4 || sum > 255u * i ||
+        image.orientation < 0 || image.orientation > 8)
+      fault("no form for a picture");
     if (!fvg_image_test_transform(c, &small, &image, &way)) fvg_image_free(c, &small);
-    bad |= image.orientation < 0 || image.orientation > 8;
-    if (fvg_image_turn(c, &image, image.orientation)) bad = 1;
+    if (fvg_image_turn(c, &image, image.orientation)) fault(fvg_error(c));
   }
   fvg_image_free(c, &image);
-  if (fvg_mem_used(c)) bad = 1;
   fvg_free(c);
-  return bad;
+  return !status;
 }
 
 /* Decodes a copy in a block of exactly its length, so that a sanitizer sees a read beyond it. */
 static int decode_alone(const uint8_t *bytes, size_t n, int channels) {
   uint8_t *block = (uint8_t *)malloc(n ? n : 1);
-  int bad;
-  if (!block) return 0;
+  int taken;
+  if (!block) fault("no memory");
   memcpy(block, bytes, n);
-  bad = decode(block, n, channels);
+  taken = decode(block, n, channels);
   free(block);
-  return bad;
+  return taken;
 }
 
 /* The pixels of a file as one number, 1 if there are none; 64 bytes `behind` follow the file. */
@@ -72,12 +72,11 @@ static unsigned pixels_before(const uint8_t *bytes, size_t n, int behind) {
   static uint8_t block[sizeof((made *)0)->bytes + 64];
   fvg_source s = fvg_source_memory(block, n, "fuzz");
   fvg_image image;
-  fvg_ctx *c;
+  fvg_ctx *c = fuzz_context();
   size_t i;
   unsigned sum = 1;
   memcpy(block, bytes, n);
   memset(block + n, behind, 64);
-  if (fvg_init(&c, NULL)) return 0;
   if (!fvg_image_decode(c, &image, &s, 0))
     for (i = 0; i < (size_t)image.width * (size_t)image.height * (size_t)image.channels; i++)
       sum = sum * 31 + image.pixels[i];
@@ -87,34 +86,29 @@ static unsigned pixels_before(const uint8_t *bytes, size_t n, int behind) {
 }
 
 /* Where no sanitizer looks: what lies behind a file must not change what is read from it. */
-static int reads_too_far(const uint8_t *bytes, size_t n) {
-  if (n > sizeof((made *)0)->bytes) return 0;
-  return pixels_before(bytes, n, 0) != pixels_before(bytes, n, 0xA5);
+static void check_reads(const uint8_t *bytes, size_t n) {
+  if (n > sizeof((made *)0)->bytes) return;
+  if (pixels_before(bytes, n, 0) != pixels_before(bytes, n, 0xA5)) fault("a picture is read beyond its end");
 }
 
 /* The input as a file; as a PNG with its checksums mended; and as what a PNG is built of. */
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
+static int take(const uint8_t *bytes, size_t n) {
   static made m;
-  int bad = decode_alone(bytes, n, n % 2 ? 3 : 0) || reads_too_far(bytes, n);
+  const int channels = n % 2 ? 3 : 0, taken = decode_alone(bytes, n, channels);
+  check_reads(bytes, n);
   if (n > 8 && n <= sizeof m.bytes && !memcmp(bytes, "\x89PNG", 4)) {
     memcpy(m.bytes, bytes, n);
     repair_png(m.bytes, n);
-    bad |= decode_alone(m.bytes, n, n % 2 ? 3 : 0);
+    decode_alone(m.bytes, n, channels);
   }
   if (n > 6) {
     build_png(&m, bytes, n);
-    bad |= decode_alone(m.bytes, m.n, n % 2 ? 3 : 0);
+    decode_alone(m.bytes, m.n, channels);
   }
-#ifdef FVG_LIBFUZZER
-  if (bad) *(volatile int *)0 = 0;
-  return 0;
-#else
-  return bad;
-#endif
+  return taken;
 }
 
-#ifndef FVG_LIBFUZZER
-#define N_SEED 20
+enum { N_SEED = 20 };
 
 static void seed_text(made *s, const char *text) {
   s->n = strlen(text);
@@ -127,7 +121,7 @@ static int seed_png(made *s, int channels) {
   fvg_ctx *c;
   uint8_t *bytes;
   size_t i;
-  if (fvg_init(&c, NULL)) return 1;
+  c = fuzz_context();
   if (fvg__image_new(c, &image, 6, 4, channels)) return 1;
   for (i = 0; i < 24u * (size_t)channels; i++) image.pixels[i] = (uint8_t)(i * 7);
   if (fvg_image_encode_png(c, &bytes, &s->n, &image) || s->n > sizeof s->bytes) return 1;
@@ -188,63 +182,21 @@ static int make_seeds(made *s) {
   return 0;
 }
 
-/* Some of: other bytes, other bits, a stretch copied, a cut at the end, digits, bytes that mean something. */
-static void change(made *s, fvg_rng *r) {
-  static const uint8_t telling[8] = {0, 255, 127, 128, '9', '#', '\n', 0xC4};
-  int rounds = 1 + (int)fvg_rng_below(r, 4);
-  while (rounds-- > 0 && s->n) {
-    size_t at = fvg_rng_below(r, (uint32_t)s->n), from = fvg_rng_below(r, (uint32_t)s->n);
-    size_t k = 1 + fvg_rng_below(r, 8);
-    switch (fvg_rng_below(r, 7)) {
-      case 0: s->bytes[at] = (uint8_t)fvg_rng_below(r, 256); break;
-      case 1: s->bytes[at] = (uint8_t)(s->bytes[at] ^ (1u << fvg_rng_below(r, 8))); break;
-      case 2: s->bytes[at] = telling[fvg_rng_below(r, 8)]; break;
-      case 3: s->bytes[at] = (uint8_t)('0' + fvg_rng_below(r, 10)); break;
-      case 4: if (at + k <= s->n && from + k <= s->n) memmove(s->bytes + at, s->bytes + from, k); break;
-      case 5:
-        if (s->n + k > sizeof s->bytes) break;
-        memmove(s->bytes + at + k, s->bytes + at, s->n - at);
-        s->n += k;
-        break;
-      default: if (fvg_rng_below(r, 8) == 0) s->n = at; break;
-    }
-  }
+/* Without stb_image only the first six are taken. */
+static int seed(fuzz_input *to, int i) {
+  static made seeds[N_SEED];
+#ifdef FVGPT_STB_IMAGE
+  const int n = N_SEED;
+#else
+  const int n = 6;
+#endif
+  if (!seeds[0].n && make_seeds(seeds)) fault("a picture cannot be made");
+  return i < n && !append(to, seeds[i].bytes, seeds[i].n);
 }
 
-/* argv[1]: how many; argv[2]: a folder to which the seeds are written, for libFuzzer. */
-int main(int argc, char **argv) {
-  static made seeds[N_SEED];
-  long i, n = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
-  int bad = 0;
-  fvg_rng r;
-  if (make_seeds(seeds)) return 1;
-  for (i = 0; argc > 2 && i < N_SEED; i++) {
-    char path[500];
-    FILE *f;
-    snprintf(path, sizeof path, "%s/seed%ld", argv[2], i);
-    f = fopen(path, "wb");
-    if (!f || fwrite(seeds[i].bytes, 1, seeds[i].n, f) != seeds[i].n || fclose(f)) return 1;
-  }
-  for (i = 0; !bad && i < N_SEED; i++) {
-    fvg_source s = fvg_source_memory(seeds[i].bytes, seeds[i].n, "seed");
-    fvg_image image;
-    fvg_ctx *c;
-    if (fvg_init(&c, NULL)) return 1;
-    if (fvg_image_decode(c, &image, &s, 3)) {
-      bad = !strstr(fvg_error(c), "FVGPT_STB_IMAGE");
-      if (bad) printf("FAILED seed %ld: %s\n", i, fvg_error(c));
-    }
-    fvg_image_free(c, &image);
-    fvg_free(c);
-  }
-  fvg_rng_seed(&r, 1, 0);
-  for (i = 0; !bad && i < n; i++) {
-    made s = seeds[i % N_SEED];
-    change(&s, &r);
-    bad = LLVMFuzzerTestOneInput(s.bytes, s.n);
-    if (bad) printf("FAILED at iteration %ld\n", i);
-  }
-  printf("%d passed, %d failed\n", !bad, bad);
-  return bad;
-}
-#endif
+static const char *const word[] = {
+  "\xFF\xD8\xFF\xE0", "\xFF\xC0", "\xFF\xC2", "\xFF\xC4", "\xFF\xDA", "\xFF\xDB", "\xFF\xDD", "\xFF\xD0", "\xFF\xD9", "\xFF\xEE", "Adobe", "Exif", "MM",
+  "II*", "IHDR", "IDAT", "IEND", "PLTE", "tRNS", "eXIf", "acTL", "GIF87a", "GIF89a", "\x21\xF9\x04", "\x2C", "\x3B", "BM", "P1\n", "P2 ",
+  "P5\n", "P6\n", "65535", "#\n", "\xFF", "\x7F", "\x80", "9", NULL};
+
+static const fuzz_target target = {6000, NULL, take, seed, NULL, word, NULL};

@@ -2,6 +2,7 @@
    of both headers out, which the program then takes from build/tools/fvgpt_library.o. */
 #define FVG__PART_ONE
 #define FVG__PART_TWO
+#define FVG__PART_THREE
 #define FVG__CLIP_IMPLEMENTED
 
 #include <limits.h>

@@ -751,6 +751,24 @@ static void test_pipe(const char *folder) {
   check(temporaries(folder) == 0, "no temporary file stays");
 }
 
+/* Stands in for the system's, and counts. */
+static int syncs;
+int fsync(int file) { (void)file; syncs++; return 0; }
+
+static void test_sync(const char *folder) {
+  fvg_ctx *careless;
+  fvg_desc d;
+  syncs = 0;
+  check(!fvg_file_save(c, path, "precious", 8) && syncs == 2, "a file is forced onto the disk, and its folder");
+  memset(&d, 0, sizeof d);
+  d.no_sync = 1;
+  if (fvg_init(&careless, &d)) { check(0, "context"); return; }
+  check(!fvg_file_save(careless, path, "another", 7) && syncs == 2 && holds(path, "another"), "no_sync: it is not");
+  check(temporaries(folder) == 0, "no temporary file stays");
+  fvg_free(careless);
+  remove(path);
+}
+
 /* A disk that fills up when the last bytes are flushed: the save fails, and the old file stays. */
 #include <signal.h>
 #include <sys/resource.h>
@@ -941,6 +959,7 @@ int main(void) {
 #ifdef FVG__POSIX_FILES
   test_links(folder);
   test_pipe(folder);
+  test_sync(folder);
   test_full_disk(folder);
   test_no_link_is_followed();
 #endif

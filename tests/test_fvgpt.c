@@ -874,7 +874,9 @@ static void test_nothing_is_written(void) {
   int i, kept = 1;
   d.no_pc = 1;
   plain = new_model(&d);
-  if (fvg_optimizer_new(c, &o, m->params, m->n_params, NULL)) exit(1);
+  int n_params;
+  fvg_parameter *const *params = fvg_fvgpt_parameters(m, &n_params);
+  if (fvg_optimizer_new(c, &o, params, n_params, NULL)) exit(1);
   memset(&report, 0, sizeof report);
   report.loss = 7;
   report.r = r;

@@ -11,6 +11,7 @@ static void check(int ok, const char *what) { if (ok) passed++; else { failed++;
 
 static const char *const level_name[] = {"best", "scalar", "SSE2", "AVX2", "AVX-512", "NEON", "WASM"};
 static const fvg__kernels *now;                                       /* the level under test */
+static const fvg__gradient_kernels *gradients;                         /* and its kernels for gradients */
 static void check_level(int ok, const char *what) {
   char line[200];
   snprintf(line, sizeof line, "%s: %s", level_name[now->level], what);
@@ -199,7 +200,7 @@ static void test_layer_norm_backward(void) {
       g += (double)dy[i] * (double)gain[i] / n;
       gn += (double)dy[i] * (double)gain[i] * ((double)x[i] - mean) * rstd / n;
     }
-    now->layer_norm_backward(n, x, gain, dy, (float)mean, (float)rstd, dx);
+    gradients->layer_norm_backward(n, x, gain, dy, (float)mean, (float)rstd, dx);
     for (i = 0; i < n; i++)
       worst = largest(worst, fabs((double)dx[i] - (double)GUARD - rstd * ((double)dy[i] * (double)gain[i] - g -
                                                                         ((double)x[i] - mean) * rstd * gn)));
@@ -220,17 +221,17 @@ static void test_exp(void) {
   double worst = 0;
   int i;
   for (i = 0; i < N; i++) x[i] = (float)(-87 + 175.0 * i / (N - 1));
-  now->exp_scaled(N, x, 1, 0, y);
+  gradients->exp_scaled(N, x, 1, 0, y);
   for (i = 0; i < N; i++) worst = largest(worst, fabs((double)y[i] / exp((double)x[i]) - 1));
   check_level(worst < 2e-7, "exp on [-87, 88]: relative error below 2e-7");
   printf("%-8s exp: relative error <= %.2e\n", level_name[now->level], worst);
-  now->exp_scaled(3, low, 1, 0, out);
+  gradients->exp_scaled(3, low, 1, 0, out);
   check_level(out[0] < 2e-38f && out[1] < 2e-38f && out[2] < 2e-38f && out[2] >= 0, "exp far below is nearly 0");
   bad = NAN;
-  now->exp_scaled(1, &bad, 1, 0, out);
+  gradients->exp_scaled(1, &bad, 1, 0, out);
   check_level(isnan(out[0]), "exp of NaN");
   x[0] = 0;
-  now->exp_scaled(1, x, 3, 0, out);
+  gradients->exp_scaled(1, x, 3, 0, out);
   check_level(out[0] == 1, "exp(0) = 1");
 }
 
@@ -243,9 +244,9 @@ static void test_activations(void) {
   int i;
   for (i = 0; i < N; i++) { x[i] = (float)(-12 + 24.0 * i / (N - 1)); ones[i] = 1; dx[i] = quick_dx[i] = 0.25f; }
   now->gelu(N, x, y);
-  now->gelu_backward(N, x, ones, dx);
+  gradients->gelu_backward(N, x, ones, dx);
   now->quick_gelu(N, x, quick);
-  now->quick_gelu_backward(N, x, ones, quick_dx);
+  gradients->quick_gelu_backward(N, x, ones, quick_dx);
   for (i = 0; i < N; i++) {
     double v = (double)x[i], s = exact_sigmoid(1.702 * v);
     if (fabs(v) > 1e-3) phi = largest(phi, fabs((double)y[i] / v - exact_cdf(v)));
@@ -261,9 +262,9 @@ static void test_activations(void) {
   check_level(gelu < 3e-7 && gelu_slope < 3e-7, "gelu and its slope");
   check_level(quick_value < 3e-7 && quick_slope < 3e-7, "quick_gelu and its slope");
   now->gelu(6, odd, out);
-  now->gelu_backward(6, odd, one, slope);
+  gradients->gelu_backward(6, odd, one, slope);
   now->quick_gelu(6, odd, q);
-  now->quick_gelu_backward(6, odd, one, q_slope);
+  gradients->quick_gelu_backward(6, odd, one, q_slope);
   check_level(isnan(out[0]) && isnan(slope[0]) && isnan(q[0]) && isnan(q_slope[0]), "gelu of NaN is NaN");
   check_level(out[1] == 0 && out[2] == 0 && out[3] == 1e10f && fabsf(out[4]) < 1e-20f && fabsf(out[5]) < 1e-30f,
               "gelu far out");
@@ -324,14 +325,14 @@ static void test_rows(void) {
         tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_cdf((double)x[i])));
       for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
       for (i = 0; i < n; i++) y[i] = 0.25f;
-      now->gelu_backward(n, x, gain, y);
+      gradients->gelu_backward(n, x, gain, y);
       for (i = 0; i < n; i++) {
         double u = (double)x[i];
         tail_error = largest(tail_error, fabs((double)y[i] - 0.25 -
                                               (double)gain[i] * (exact_cdf(u) + u * exact_pdf(u))));
         y[i] = 0.25f;
       }
-      now->quick_gelu_backward(n, x, gain, y);
+      gradients->quick_gelu_backward(n, x, gain, y);
       for (i = 0; i < n; i++) {
         double u = (double)x[i], s = exact_sigmoid(1.702 * u);
         double slope = s * (1 + 1.702 * u * (1 - s));
@@ -340,7 +341,7 @@ static void test_rows(void) {
       now->quick_gelu(n, x, y);
       for (i = 0; i < n; i++)
         tail_error = largest(tail_error, fabs((double)y[i] - (double)x[i] * exact_sigmoid(1.702 * (double)x[i])));
-      now->exp_scaled(n, x, scale, 2, y);
+      gradients->exp_scaled(n, x, scale, 2, y);
       for (i = 0; i < n; i++)
         tail_error = largest(tail_error, 1e-1 * fabs((double)y[i] / exp((double)x[i] * (double)scale - 2) - 1));
       for (i = 0; i < 80; i++) outside += (i < offset || i >= offset + n) && block_y[i] != GUARD;
@@ -509,6 +510,7 @@ int main(void) {
   test_choice(here, n_here);
   for (i = 0; i < 6; i++) {
     now = fvg__choose_kernels(levels[i], &level);
+    gradients = fvg__gradient_kernels_of(now);
     if (level != levels[i]) { printf("%s: not on this CPU or in this build\n", level_name[levels[i]]); continue; }
     before = passed + failed;
     test_gemm();

@@ -596,6 +596,66 @@ static void test_transforms(void) {
   fvg_image_free(c, &in);
 }
 
+/* ---- memory while a model is loaded ---- */
+enum { WIDE = 64, WIDE_MLP = 8192, WIDE_LAYERS = 2 };
+
+/* An entry of `rows` rows; all share the same numbers. */
+static void add_wide(model *m, const char *leaf, int n_dim, int rows, int cols, int side) {
+  static float numbers[WIDE * WIDE_MLP];
+  fvg_tensor *x = &m->tensor[m->n].tensor;
+  snprintf(m->name[m->n], sizeof m->name[0], "vision_model.%s", leaf);
+  if (!strcmp(leaf, "visual_projection.weight")) snprintf(m->name[m->n], sizeof m->name[0], "%s", leaf);
+  m->tensor[m->n].name = m->name[m->n];
+  x->n_dim = n_dim;
+  x->dim[0] = rows;
+  x->dim[1] = cols;
+  x->dim[2] = x->dim[3] = side;
+  x->data = numbers;
+  m->n++;
+}
+
+/* The weight of a matrix, or with cols 0 of a norm, and its bias. */
+static void add_wide_pair(model *m, const char *leaf, int rows, int cols) {
+  char name[80];
+  snprintf(name, sizeof name, "%s.weight", leaf);
+  add_wide(m, name, cols ? 2 : 1, rows, cols, 0);
+  snprintf(name, sizeof name, "%s.bias", leaf);
+  add_wide(m, name, 1, rows, 0, 0);
+}
+
+/* Matrices of 2 MB go from the file into their places without a copy of one of them in between: beside the model there
+   is a piece of the file and the rows of a panel. */
+static void test_load_memory(void) {
+  static const char *const square[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"};
+  static model x;
+  char leaf[80];
+  fvg_ctx *usual = c;
+  fvg_clip *m;
+  int i, k;
+  add_wide(&x, "embeddings.patch_embedding.weight", 4, WIDE, 3, 4);
+  add_wide(&x, "embeddings.class_embedding", 1, WIDE, 0, 0);
+  add_wide(&x, "embeddings.position_embedding.weight", 2, 10, WIDE, 0);
+  add_wide_pair(&x, "pre_layrnorm", WIDE, 0);
+  add_wide_pair(&x, "post_layernorm", WIDE, 0);
+  add_wide(&x, "visual_projection.weight", 2, 40, WIDE, 0);
+  for (i = 0; i < WIDE_LAYERS; i++) {
+    static const char *const other[] = {"layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"};
+    for (k = 0; k < 8; k++) {
+      snprintf(leaf, sizeof leaf, "encoder.layers.%d.%s", i, k < 4 ? square[k] : other[k - 4]);
+      if (k < 4) add_wide_pair(&x, leaf, WIDE, WIDE);
+      else add_wide_pair(&x, leaf, k == 6 ? WIDE_MLP : WIDE, k == 6 ? WIDE : k == 7 ? WIDE_MLP : 0);
+    }
+  }
+  need(!fvg_init(&c, NULL), "a context that has counted nothing yet");
+  m = must_load(&x, NULL, FVG_F32);
+  i = fvg_panel_width(c) * WIDE_MLP * (int)sizeof(float);
+  check(fvg_mem_used(c) > 8u << 20 && fvg_mem_peak(c) < fvg_mem_used(c) + (size_t)i + 65536,
+        "beside the model no more than the rows of a panel");
+  fvg_clip_free(m);
+  fvg_free(c);
+  c = usual;
+}
+
 int main(void) {
   features plain;
   fvg_desc desc;
@@ -613,6 +673,7 @@ int main(void) {
   test_two_text_towers();
   test_arguments();
   test_leftovers(&plain);
+  test_load_memory();
   test_not_models();
   test_other_vocabulary();
   test_folders(&plain);

@@ -16,6 +16,7 @@
 #include "fvgpt_paper.h"
 #include "fvgpt_preprocess.h"
 #include "fvgpt_print.h"
+#include "fvgpt_quantise.h"
 #include "fvgpt_report.h"
 #include "fvgpt_system.h"
 #include "fvgpt_table.h"
@@ -23,6 +24,7 @@
 
 static const fvgpt_command *const all_commands[] = {
   &info_command,
+  &quantise_command,
   &tokenize_command,
   &preprocess_command,
   &encode_command,

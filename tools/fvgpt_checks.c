@@ -10,7 +10,14 @@
 fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
   *m = NULL;
   if (!o->model) return fvg_fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
-  return fvg_clip_open(c, m, o->model, o->merges, FVG_F32);
+  const char *weights = o->weights ? o->weights : "f32";
+  const fvg_dtype kind = weights[0] == 'q' ? FVG_Q8 : weights[0] == 'b' ? FVG_BF16 : FVG_F32;
+  fvg_status s = fvg_clip_open(c, m, o->model, o->merges, kind);
+  if (s || !o->weights || (*m)->kept_as == kind) return s;
+
+  fvg_clip_free(*m);
+  *m = NULL;
+  return fvg_fail(c, FVG_E_ARG, "--weights %s: %s holds eight-bit weights", weights, o->model);
 }
 
 fvg_status open_image_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {

@@ -52,8 +52,9 @@ static fvg_status run_info(fvg_ctx *c, const void *options) {
   if (m->has_text) print_text(m);
   if (m->has_vision) print_preprocess(&m->preprocess);
   printf("joint   width %d, exp(logit_scale) %.4g\n", m->embed_dim, (double)m->logit_scale);
-  printf("total   %lu parameters; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m),
-         fvg_simd_name(fvg_simd_level(c)));
+  const char *kind = m->kept_as == FVG_Q8 ? "q8" : m->kept_as == FVG_BF16 ? "bf16" : "f32";
+  printf("total   %lu parameters, %s; kernels: %s\n", (unsigned long)fvg_clip_parameter_count(m),
+         kind, fvg_simd_name(fvg_simd_level(c)));
   fvg_clip_free(m);
   return FVG_OK;
 }

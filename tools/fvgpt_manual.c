@@ -27,6 +27,17 @@ static const page pages[] = {
    "                OpenAI's or open_clip's names, in one file or with an index,\n"
    "                and their configuration\n"},
 
+  {"quantise", "a model's weights in eight bits, into a file",
+   "fvgpt quantise --model DIR --out FILE.safetensors\n"
+   "\n"
+   "  Writes the weights that --weights q8 makes (fvgpt help options), so that they\n"
+   "  need not be made again: a quarter of the size, and read faster.  Any command\n"
+   "  takes the file as its --model, with the configuration and the vocabulary of\n"
+   "  DIR beside it.\n"
+   "\n"
+   "  A matrix NAME becomes I8 [n, k], and NAME_scale F32 [n, 1] has the scale of\n"
+   "  each row; all other tensors stay as they are.\n"},
+
   {"tokenize", "token ids of the lines on standard input",
    "fvgpt tokenize --model DIR\n"
    "\n"
@@ -402,6 +413,10 @@ static const page pages[] = {
    "  --merges FILE    the tokenizer's merges, if they are not in its folder\n"
    "  --threads N      default: as many as there are processors\n"
    "  --simd LEVEL     scalar, sse2, avx2, avx512, neon or wasm; default: the best\n"
+   "  --weights f32|bf16|q8   how matrices are kept: f32 is the default; bf16 takes\n"
+   "                   half the memory, q8, integers of eight bits, a quarter and\n"
+   "                   half the time or less, while features differ by a hundredth.\n"
+   "                   Gradients, and what is trained, are f32 with each\n"
    "  --cache DIR|none features of pictures are kept there, and not computed again\n"
    "                   while nothing has changed (encode, tune, eval, report).\n"
    "                   Default: $FVGPT_CACHE, else fvgpt in ~/.cache; may be deleted\n"
@@ -409,13 +424,10 @@ static const page pages[] = {
    "  --help, -h       the command's page\n"
    "\n"
    "  --NAME=VALUE means the same as --NAME VALUE.  Behind -- all is files.\n"
-   "\n"
-   "  Results go to standard output.  Progress, notes and messages go to standard\n"
-   "  error.  Progress is one line, renewed all the time on a terminal; elsewhere a\n"
-   "  line every ten percent or half minute.\n"
-   "\n"
-   "  The exit status is 0; 1 after an error, which is the last line on standard\n"
-   "  error; 130 after Ctrl-C, and 143 after SIGTERM.\n"},
+   "  Results go to standard output; progress, notes and messages to standard error:\n"
+   "  one line, renewed all the time, or elsewhere than on a terminal a line every\n"
+   "  ten percent or half minute.  The exit status is 0; 1 after an error, which is\n"
+   "  the last line on standard error; 130 after Ctrl-C, and 143 after SIGTERM.\n"},
 
   {"help", NULL,
    "fvgpt help         lists all commands, topics and methods\n"

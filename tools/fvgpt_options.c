@@ -58,12 +58,22 @@ static void add_memory(option_table *t, text_list *list) {
   if (!list->item) t->is_out_of_memory = 1;
 }
 
+static int take_weights(void *to, const char *text) {
+  if (strcmp(text, "f32") && strcmp(text, "bf16") && strcmp(text, "q8")) {
+    print(stderr, "fvgpt: --weights %s: f32, bf16 or q8 is expected\n", text);
+    return 0;
+  }
+  *(const char **)to = text;
+  return 1;
+}
+
 void add_common(option_table *t, common_options *o) {
   t->common = o;
   add_whole(t, "--threads", &o->threads, 1, 256);
   add_text(t, "--simd", &o->simd);
   add_text(t, "--merges", &o->merges);
   add_text(t, "--model", &o->model);
+  add_taken(t, "--weights", take_weights, (void *)&o->weights);
   add_flag(t, "--quiet", &o->quiet);
 }
 

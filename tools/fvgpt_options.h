@@ -20,6 +20,7 @@ typedef struct common_options {
   char **argv;
   int threads;                       /* 0: as many as there are processors                       */
   const char *simd, *merges;         /* NULL: not given                                          */
+  const char *weights;               /* f32, bf16 or q8; NULL: not given                         */
   const char *model;
   const option_table *table;         /* where all of the command's options are                   */
   const char *cache;                 /* NULL: not given                                          */

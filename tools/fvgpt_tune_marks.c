@@ -71,7 +71,7 @@ static int is_usual(const fvg_preprocess *p) {
 }
 
 /* The mark is that of the projections' bytes.  CLIP's own way to pixels leaves it as it was before
-   there were others. */
+   there were others, and so do weights in f32. */
 void set_model(fvg_settings *x, const fvg_clip *m) {
   const fvg_preprocess *p = &m->preprocess;
   uint64_t h = mark_values(mark_start, &m->vision.projection);
@@ -82,6 +82,7 @@ void set_model(fvg_settings *x, const fvg_clip *m) {
     h = mark_bytes(h, p->mean, sizeof p->mean);
     h = mark_bytes(h, p->std, sizeof p->std);
   }
+  if (m->kept_as != FVG_F32) h = mark_text(h, m->kept_as == FVG_Q8 ? "q8" : "bf16");
   set_mark(x, "model", h);
 }
 
