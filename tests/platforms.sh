@@ -39,7 +39,7 @@ job() { printf '%s\t%s\n' "$name" "$*" >>"$here/jobs"; }
 tests() {
   local compile=$1 run=$2 test
   shift 2
-  for test in "$@"; do job "$compile -DFVGPT_STATIC tests/test_$test.c -o OUT -lm -lpthread && timeout 300 $run OUT"; done
+  for test in "$@"; do job "$compile -DFVGPT_STATIC tests/test_$test.c -o OUT -lm -lpthread && timeout 900 $run OUT"; done
 }
 
 # Runs all jobs, two at a time, and writes "platform status checks seconds command" for each; the seconds are the
@@ -172,7 +172,7 @@ emulated s390x   "IBM Z: big-endian, under qemu-user"         s390x-linux-gnu   
 wasm() {
   local test
   for test in kernels operations transformer optimizers fvgpt heads tokenizer no_stdio; do
-    job "emcc -O1 $1 $brief -DFVGPT_STATIC -sSINGLE_FILE=1 -sNODERAWFS=1 -sALLOW_MEMORY_GROWTH=1 -sTOTAL_STACK=1048576 tests/test_$test.c -o OUT.js -lm && timeout 300 node OUT.js"
+    job "emcc -O1 $1 $brief -DFVGPT_STATIC -sSINGLE_FILE=1 -sNODERAWFS=1 -sALLOW_MEMORY_GROWTH=1 -sTOTAL_STACK=1048576 tests/test_$test.c -o OUT.js -lm && timeout 900 node OUT.js"
   done
 }
 if platform wasm "WebAssembly, scalar, under node" emcc node; then wasm ""; fi
