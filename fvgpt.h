@@ -3520,7 +3520,7 @@ static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantiss
 
 /* The double nearest to mantissa * 10^exponent.  strtod would want the locale's decimal point.  A
    product or quotient of two doubles that are exact is rounded once, which is enough; x87 code
-   (FLT_EVAL_METHOD is not 0) would round it twice. */
+   (FLT_EVAL_METHOD is 2) would round it twice. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
   static const double power[] = {
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
@@ -3531,7 +3531,8 @@ static double fvg__json_scale(uint64_t mantissa, long exponent) {
 
   const double x = (double)mantissa;
   if (exponent == 0) return x;
-  if (FLT_EVAL_METHOD == 0 && mantissa <= (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22)
+  const int doubles = FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1;
+  if (doubles && mantissa <= (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22)
     return exponent < 0 ? x / power[-exponent] : x * power[exponent];
 
   fvg__decimal d;

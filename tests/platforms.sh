@@ -39,10 +39,11 @@ job() { printf '%s\t%s\n' "$name" "$*" >>"$here/jobs"; }
 tests() {
   local compile=$1 run=$2 test
   shift 2
-  for test in "$@"; do job "$compile -DFVGPT_STATIC tests/test_$test.c -o OUT -lm -lpthread && timeout 300 $run OUT"; done
+  for test in "$@"; do job "$compile -DFVGPT_STATIC tests/test_$test.c -o OUT -lm -lpthread && timeout 900 $run OUT"; done
 }
 
-# Runs all jobs, two at a time, and writes "platform status checks command" for each.
+# Runs all jobs, two at a time, and writes "platform status checks seconds command" for each; the seconds are the
+# processor's.
 run_jobs() {
   export here
   sed '=' "$here/jobs" | sed 'N; s/\n/\t/' | xargs -d '\n' -P 2 -n 1 bash -c '
@@ -51,14 +52,15 @@ run_jobs() {
     name=${rest%%	*}
     command=${rest#*	}
     command=${command//OUT/$here/out$number}
-    log=$(sh -c "$command" 2>&1)
-    status=$?
-    checks=$(printf "%s\n" "$log" | sed -n "s/^\([0-9]*\) passed, 0 failed$/\1/p" | tail -n 1)
-    printf "%s\t%s\t%s\t%s\n" "$name" "$status" "${checks:-1}" "$command" >>"$here/done"
+    log=$here/log$number
+    TIMEFORMAT=%U
+    { time sh -c "$command" >"$log" 2>&1; status=$?; } 2>"$log.time"
+    checks=$(sed -n "s/^\([0-9]*\) passed, 0 failed$/\1/p" "$log" | tail -n 1)
+    printf "%s\t%s\t%s\t%s\t%s\n" "$name" "$status" "${checks:-1}" "$(cat "$log.time")" "$command" >>"$here/done"
     if [ $status -ne 0 ]; then
-      printf "FAILED: %s: %s\n%s\n" "$name" "$command" "$(printf "%s" "$log" | grep -v "^$" | tail -n 15)"
+      printf "FAILED: %s: %s\n%s\n" "$name" "$command" "$(grep -v "^$" "$log" | tail -n 15)"
     fi
-    rm -f "$here/out$number" "$here/out$number".*' _
+    rm -f "$here/out$number" "$here/out$number".* "$log".*' _
 }
 
 # ---- compilers and standards ----
@@ -74,10 +76,12 @@ warnings="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I."
 c_compiler() {                       # every option, with all warnings; programs are linked from one file and from two
   local header flags
   for header in fvgpt.h fvgpt_clip.h; do
-    for flags in "-O2" "-O0 -DFVGPT_PTHREADS -DFVGPT_DIRENT -DFVGPT_STB_IMAGE"; do
+    for flags in "-O2" "-O0 -DFVGPT_PTHREADS -DFVGPT_DIRENT -DFVGPT_STB_IMAGE" "-O2 -DFVGPT_NO_TRAINING"; do
       job "$1 -std=c99 $flags $warnings $(one $header) -o OUT -lm -lpthread"
     done
-    for flags in -DFVGPT_STATIC -DFVGPT_NO_SIMD -DFVGPT_NO_STDIO -DFVGPT_ONLY_STDIO "-DFVGPT_NO_STDIO -DFVGPT_NO_MALLOC"; do
+    for flags in -DFVGPT_STATIC -DFVGPT_NO_SIMD -DFVGPT_NO_STDIO -DFVGPT_ONLY_STDIO "-DFVGPT_NO_STDIO -DFVGPT_NO_MALLOC" \
+      "-DFVGPT_NO_TRAINING -DFVGPT_NO_STDIO -DFVGPT_NO_MALLOC" "-DFVGPT_NO_TRAINING -DFVGPT_NO_SIMD -DFVGPT_STATIC" \
+      "-DFVGPT_NO_TRAINING -DFVGPT_PTHREADS -DFVGPT_DIRENT -DFVGPT_STB_IMAGE"; do
       job "$1 -std=c99 $flags $warnings -fsyntax-only $(one $header)"
     done
     for flags in c11 c17 c2x; do job "$1 -std=$flags $warnings -fsyntax-only $(one $header)"; done
@@ -89,6 +93,7 @@ cxx_compiler() {
   local header std
   for header in fvgpt.h fvgpt_clip.h; do
     job "$1 -x c++ -std=c++11 -O1 -Wall -Wextra -Werror -I. $(one $header) -o OUT"
+    job "$1 -x c++ -std=c++11 -DFVGPT_NO_TRAINING -Wall -Wextra -Werror -I. -fsyntax-only $(one $header)"
     for std in c++14 c++17 c++20 c++2b; do job "$1 -x c++ -std=$std -Wall -Wextra -Werror -I. -fsyntax-only $(one $header)"; done
   done
 }
@@ -114,31 +119,55 @@ fi
 if platform g++ "C++11, 14, 17, 20, 23" g++; then cxx_compiler g++; fi
 if platform clang++ "C++11, 14, 17, 20, 23" clang++; then cxx_compiler clang++; fi
 if platform tcc "C99; scalar kernels" tcc; then
-  for header in fvgpt.h fvgpt_clip.h; do job "tcc -std=c99 -Wall -I. $(one $header) -o OUT -lm"; done
+  for header in fvgpt.h fvgpt_clip.h; do
+    for flags in "" -DFVGPT_NO_TRAINING "-DFVGPT_NO_TRAINING -DFVGPT_NO_STDIO"; do
+      job "tcc -std=c99 -Wall $flags -I. $(one $header) -o OUT -lm"
+    done
+  done
   tests "tcc -std=c99" "" kernels operations transformer optimizers fvgpt heads files tokenizer images tiny_clip
 fi
 
 # ---- other C libraries and processors ----
 # Whatever a platform could do otherwise than x86-64 under glibc: arithmetic, byte order, sizes, files, words, pictures.
 # test_kernels repeats its work with many numbers of threads; emulators, which take fifty times as long, do it with one.
-everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio tiny_clip"
+everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio"
 brief="-DFVG_BRIEF"
 
-m32="gcc-12 -m32 -idirafter /usr/include/$(gcc -dumpmachine 2>/dev/null)"
+# classify "COMPILE" "RUN": the program of examples/02_zero_shot.c says the same as here, of the tiny CLIP and a picture.
+words="key boat bell car"
+classify() {
+  local program=$here/zero_shot picture=$here/world/things/images/key/002.ppm
+  if [ ! -x "$program" ]; then
+    "$build/world" "$here/world" --set things --train 2 --test 1 >/dev/null
+    gcc -O1 -DFVGPT_STATIC -I. examples/02_zero_shot.c -o "$program" -lm
+    "$program" examples/tiny-clip "$picture" $words >"$program.txt"
+  fi
+  job "$1 -DFVGPT_STATIC -I. examples/02_zero_shot.c -o OUT -lm && $2 OUT examples/tiny-clip $picture $words >OUT.txt && cmp OUT.txt $program.txt"
+}
+
+# gcc-multilib cannot be installed beside Debian's cross compilers, but gcc-12-multilib can.  Not every kernel runs 32-bit
+# programs; qemu does.
+m32="gcc-12 -m32 -static -idirafter /usr/include/$(gcc -dumpmachine 2>/dev/null) -std=c99 -O1"
 gcc32=$(echo /usr/lib/gcc/*/12/32/libgcc.a)
-if platform m32-x87 "32-bit x86, x87 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
-  tests "$m32 -std=c99 -O1 -mfpmath=387" "" $everywhere
-fi
-if platform m32-sse "32-bit x86, SSE2 arithmetic" gcc-12 "$gcc32" /usr/lib32/libc.a; then
-  tests "$m32 -std=c99 -O1 -msse2 -mfpmath=sse" "" $everywhere
-fi
+run32=qemu-i386
+printf 'int main(void) { return 0; }\n' >"$here/nothing.c"
+if $m32 "$here/nothing.c" -o "$here/nothing" 2>/dev/null && "$here/nothing" 2>/dev/null; then run32=""; fi
+intel32() {                          # intel32 NAME "what it is" FLAGS
+  platform "$1" "$2" gcc-12 "$gcc32" /usr/lib32/libc.a ${run32:-sh} || return
+  tests "$m32 ${run32:+$brief} $3" "$run32" $everywhere
+  classify "$m32 $3" "$run32"
+}
+intel32 m32-x87 "32-bit x86, x87 arithmetic"  "-mfpmath=387"
+intel32 m32-sse "32-bit x86, SSE2 arithmetic" "-msse2 -mfpmath=sse"
 if platform musl "x86-64 with musl, linked statically" musl-gcc; then
   tests "musl-gcc -std=c99 -O1 -static" "" $everywhere
+  classify "musl-gcc -std=c99 -O1 -static" ""
 fi
 
 emulated() {                         # emulated NAME "what it is" TARGET QEMU FLAGS
   platform "$1" "$2" "$3-gcc" "$4" || return
   tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $everywhere
+  classify "$3-gcc -std=c99 -O1 -static $5" "$4"
 }
 emulated aarch64 "64-bit Arm, NEON, under qemu-user"          aarch64-linux-gnu     qemu-aarch64 ""
 emulated armv7   "32-bit Arm, scalar, under qemu-user"        arm-linux-gnueabihf   qemu-arm     "-mfpu=neon-vfpv4"
@@ -150,7 +179,7 @@ emulated s390x   "IBM Z: big-endian, under qemu-user"         s390x-linux-gnu   
 wasm() {
   local test
   for test in kernels operations transformer optimizers fvgpt heads tokenizer no_stdio; do
-    job "emcc -O1 $1 $brief -DFVGPT_STATIC -sSINGLE_FILE=1 -sNODERAWFS=1 -sALLOW_MEMORY_GROWTH=1 -sTOTAL_STACK=1048576 tests/test_$test.c -o OUT.js -lm && timeout 300 node OUT.js"
+    job "emcc -O1 $1 $brief -DFVGPT_STATIC -sSINGLE_FILE=1 -sNODERAWFS=1 -sALLOW_MEMORY_GROWTH=1 -sTOTAL_STACK=1048576 tests/test_$test.c -o OUT.js -lm && timeout 900 node OUT.js"
   done
 }
 if platform wasm "WebAssembly, scalar, under node" emcc node; then wasm ""; fi
@@ -174,6 +203,7 @@ done
 
 # ---- Windows ----
 bodies() {                           # what a test is built from: the headers' bodies are in itself, or in LIBRARY.o
+  [ "$(basename "$1")" = test_no_training.c ] && { echo "-DFVGPT_STATIC $1 tests/tuned_files.c"; return; }
   case " $(make -s linked) " in
     *" $(basename "$1" .c) "*) echo "-include tests/linked.h $1 $2" ;;
     *) echo "-DFVGPT_STATIC $1" ;;
@@ -193,7 +223,7 @@ if platform windows "64-bit Windows: MinGW, under wine; all tests and the progra
   mingw="x86_64-w64-mingw32-gcc -std=c99 -O1 -include tests/windows.h -I$build/windows -DFVGPT_STB_IMAGE"
   $mingw -DFVGPT_PTHREADS -DFVGPT_DIRENT -c tools/fvgpt_library.c -o "$build/windows/library.o"
   job "$mingw -DFVGPT_PTHREADS -DFVGPT_DIRENT $(ls tools/fvgpt*.c | grep -v library | tr '\n' ' ') $build/windows/library.o -o $build/windows/fvgpt.exe -static -lm -lpthread && timeout 900 python3 tests/windows.py $build"
-  for test in tests/test_*.c tests/fuzz_*.c; do
+  for test in tests/test_*.c tests/fuzz_images.c tests/fuzz_data.c; do
     job "$mingw $(bodies "$test" "$build/windows/library.o") -o OUT.exe -static -lm -lpthread && { timeout 400 wine OUT.exe </dev/null >OUT.log 2>&1; s=\$?; tail -n 9 OUT.log; [ \$s -eq 0 ]; }"
   done
 fi
@@ -206,8 +236,8 @@ if [ $windows = 1 ]; then
 fi
 touch "$here/done"
 awk -F '\t' '
-  BEGIN { printf "\n%-10s %5s %7s %7s  %s\n", "platform", "jobs", "checks", "failed", "what" }
-  FNR == NR { jobs[$1]++; if ($2 == 0) { checks[$1] += $3; passed++ } else { bad[$1]++; failed++ } next }
-  $3 != "" { printf "%-10s %5s %7s %7s  %s; not here:%s\n", $1, "-", "-", "-", $2, $3; next }
-  { printf "%-10s %5d %7d %7d  %s\n", $1, jobs[$1], checks[$1], bad[$1], $2 }
+  BEGIN { line = "\n%-10s %5s %7s %7s %6s  %s\n"; printf line, "platform", "jobs", "checks", "failed", "CPU s", "what" }
+  FNR == NR { jobs[$1]++; cpu[$1] += $4; if ($2 == 0) { checks[$1] += $3; passed++ } else { bad[$1]++; failed++ } next }
+  $3 != "" { printf "%-10s %5s %7s %7s %6s  %s; not here:%s\n", $1, "-", "-", "-", "-", $2, $3; next }
+  { printf "%-10s %5d %7d %7d %6.0f  %s\n", $1, jobs[$1], checks[$1], bad[$1], cpu[$1], $2 }
   END { printf "\n%d passed, %d failed\n", passed, failed; exit failed > 0 }' "$here/done" "$here/platforms"

@@ -66,6 +66,9 @@ static double json_number(const char *text) {
   return x;
 }
 
+/* On x87 a constant has more digits than a double, until it is an argument. */
+static int reads_as(const char *text, double expected) { return json_number(text) == expected; }
+
 static void test_json_values(void) {
   fvg_json j;
   const char *text = " {\"a\" : [1, -2.5e1 ,true,false,null,\"x\"], \"b\":{} ,"
@@ -85,16 +88,14 @@ static void test_json_values(void) {
   check(fvg_json_find(&j, 0, "zz") == -1 && fvg_json_find(&j, a, "a") == -1 && fvg_json_find(&j, -1, "a") == -1,
         "find says -1 for what is not there");
   fvg_json_free(c, &j);
-  check(json_number("0.1") == 0.1 && json_number("1e-5") == 1e-5 && json_number("-0") == 0 &&
-        json_number("2.6592") == 2.6592 &&
-        json_number("9007199254740991") == 9007199254740991.0 && json_number("1E+22") == 1e22 &&
-        json_number("123456789e-10") == 123456789e-10,
+  check(reads_as("0.1", 0.1) && reads_as("1e-5", 1e-5) && reads_as("-0", 0) && reads_as("2.6592", 2.6592) &&
+        reads_as("9007199254740991", 9007199254740991.0) && reads_as("1E+22", 1e22) &&
+        reads_as("123456789e-10", 123456789e-10),
         "numbers round exactly");
-  check(json_number("1e-99999999999999999999") == 0 && json_number("0e999999999") == 0,
-        "hopelessly small numbers are 0");
+  check(reads_as("1e-99999999999999999999", 0) && reads_as("0e999999999", 0), "hopelessly small numbers are 0");
   check(fabs(json_number("0.12345678901234567890123") / 0.12345678901234567890123 - 1) < 1e-15 &&
-        json_number("1.7976931348623157e308") == 1.7976931348623157e308 && json_number("5e-324") == 5e-324 &&
-        json_number("2e-324") == 0 && json_number("9007199254740993") == 9007199254740992.0, "long, large and small numbers");
+        reads_as("1.7976931348623157e308", 1.7976931348623157e308) && reads_as("5e-324", 5e-324) &&
+        reads_as("2e-324", 0) && reads_as("9007199254740993", 9007199254740992.0), "long, large and small numbers");
 }
 
 /* Numbers of up to 18 digits are read as strtod reads them, and 17 digits give a double back. */

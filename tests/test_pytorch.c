@@ -107,10 +107,24 @@ static fvg_status open_bytes(fvg_weights **w, const void *data, size_t n) {
 
 static const float six[6] = {1, -2, 3.5f, 0.25f, 5, 6};
 
+/* Its bytes in a file, which is little-endian on every machine. */
+static void add_six(archive *a) {
+  bytes *b = (bytes *)malloc(sizeof *b);
+  if (!b) exit(1);
+  b->n = 0;
+  for (int i = 0; i < 6; i++) {
+    uint32_t bits;
+    memcpy(&bits, &six[i], sizeof bits);
+    put_number(b, bits, 4);
+  }
+  add(a, "data/0", b->data, b->n);
+  free(b);
+}
+
 /* data.pkl, storage 0 = six, storage 1 = n_more bytes */
 static void make(archive *a, const void *pickle, size_t n, const void *more, size_t n_more) {
   add(a, "data.pkl", pickle, n);
-  add(a, "data/0", six, sizeof six);
+  add_six(a);
   if (n_more) add(a, "data/1", more, n_more);
   finish(a);
 }
@@ -149,7 +163,8 @@ static int metadata(const fvg_weights *w, const char *key, const char *value) {
 }
 
 /* ---- good files ---- */
-static const uint16_t halves[4] = {0x3C00, 0xC000, 0x0001, 0x7BFF};
+static const uint16_t halves_bits[4] = {0x3C00, 0xC000, 0x0001, 0x7BFF};
+static const uint8_t halves[8] = {0x00, 0x3C, 0x00, 0xC0, 0x01, 0x00, 0xFF, 0x7B};      /* as a file has them */
 static const float halves_float[4] = {1, -2, 1.0f / 16777216, 65504};
 
 /* A trainer's checkpoint: state, epoch, an optimiser by number and one as a live object. */
@@ -173,7 +188,7 @@ static void test_checkpoint(void) {
         !strcmp(fvg_weights_name(w, 1), "gamma") && !strcmp(fvg_weights_name(w, 2), "tied"),
         "a checkpoint's state by name, without state_dict., module. and the optimiser");
   check(same(w, "ctx0", FVG_F32, 1, 6, 0, six) && same(w, "tied", FVG_F32, 1, 6, 0, six), "its numbers, shared ones");
-  check(same(w, "gamma", FVG_F16, 2, 2, 2, halves) && same(w, "gamma", FVG_F32, 2, 2, 2, halves_float),
+  check(same(w, "gamma", FVG_F16, 2, 2, 2, halves_bits) && same(w, "gamma", FVG_F32, 2, 2, 2, halves_float),
         "a parameter in halves");
   check(fvg_weights_info(w, &x, "gamma") == 1 && x.type == FVG_F16 && !x.data && !fvg_weights_info(w,
                                                                                                    NULL,
@@ -197,7 +212,7 @@ static void test_modules(void) {
   archive *a = fresh();
   fvg_weights *w = NULL;
   a->folder = "ViT-B-32/";
-  add(a, "data/0", six, sizeof six);
+  add_six(a);
   add(a, "data/1", halves, sizeof halves);
   add(a, "data.pkl", P(MODULES));
   a->method = 8;
@@ -241,12 +256,16 @@ static void test_strides(void) {
 #define LARGE "\200\002}" U1("t") REBUILD "((U\007storagectorch\nHalfStorage\n" U1("1") \
               "U\003cpuJ\300\324\001\000tQK\000M\220\001M\054\001\206K\001M\220\001\206\211NtRs."
 static void test_large_transpose(void) {
-  static uint16_t half[300 * 400];
+  static uint8_t half[300 * 400][2];
   archive *a = fresh();
   fvg_weights *w = NULL;
   fvg_tensor x;
   int i, k, ok;
-  for (i = 0; i < 300 * 400; i++) half[i] = fvg_float_to_half((float)(i % 2039));
+  for (i = 0; i < 300 * 400; i++) {
+    const uint16_t x = fvg_float_to_half((float)(i % 2039));
+    half[i][0] = (uint8_t)(x & 255);
+    half[i][1] = (uint8_t)(x >> 8);
+  }
   make(a, P(LARGE), half, sizeof half);
   ok = open_bytes(&w, a->file.data, a->file.n) == FVG_OK && fvg_weights_get(w, &x, "t", FVG_F32) == FVG_OK;
   for (i = 0; ok && i < 400; i++)
@@ -254,7 +273,7 @@ static void test_large_transpose(void) {
   check(ok, "a transposed matrix longer than a chunk, converted");
   if (w) fvg_tensor_free(c, &x);
   fvg_weights_close(w);
-  for (i = 0; i < 300 * 400; i++) if (half[i] == 0) half[i] = 0x7C00;
+  for (i = 0; i < 300 * 400; i++) if (!half[i][0] && !half[i][1]) half[i][1] = 0x7C;
   a = fresh();
   w = NULL;
   make(a, P(LARGE), half, sizeof half);
@@ -266,7 +285,8 @@ static void test_large_transpose(void) {
 static void test_dtypes(void) {
   static const uint8_t raw[16] = {0x80, 0x3F, 0, 0, 0xFE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0, 0, 0, 0x40};
   const float bfloat[2] = {1, 0};
-  int32_t ints[2];
+  static const int32_t ints[2] = {0x3F80, -2};
+  static const int64_t longs[1] = {-2 * 4294967296 + 0x3F80};
   fvg_weights *w = opened(P("\200\002}("
     U1("b") TENSOR("BFloat16", "1", "\002", "\000", ROW("\002"), ROW("\001"))
     U1("i") TENSOR("Int", "1", "\002", "\000", ROW("\002"), ROW("\001"))
@@ -279,9 +299,8 @@ static void test_dtypes(void) {
   static const char *const foreign[] = {"d", "F64", "s", "I16", "c", "I8", "B", "BOOL"};
   int i, ok = 1;
   fvg_tensor x;
-  memcpy(ints, raw, sizeof ints);
   check(same(w, "b", FVG_F32, 1, 2, 0, bfloat) && same(w, "i", FVG_I32, 1, 2, 0, ints) &&
-        same(w, "u", FVG_U8, 1, 16, 0, raw) && same(w, "l", FVG_I64, 1, 1, 0, raw), "dtypes that can be read");
+        same(w, "u", FVG_U8, 1, 16, 0, raw) && same(w, "l", FVG_I64, 1, 1, 0, longs), "dtypes that can be read");
   for (i = 0; i < 8; i += 2)
     ok &= fvg_weights_info(w, NULL, foreign[i]) == 2 &&
           fvg_weights_get(w, &x, foreign[i], FVG_F32) == FVG_E_UNSUPPORTED && says(foreign[i + 1]) && !x.data;
@@ -590,7 +609,7 @@ static void small(archive *a, int zip64) {
       U1("h") "ctorch._utils\n_rebuild_parameter\n("
       TENSOR("Half", "1", "\004", "\001", ROW("\003"), ROW("\001")) "\210NtRu"
       "U\005epochK\003U\004name\214\002xyU\001mc__torch__\nM\n)\201}U\001w](N" LINE "esbu."));
-  add(a, "data/0", six, sizeof six);
+  add_six(a);
   add(a, "data/1", halves, sizeof halves);
   add(a, "byteorder", "little", 6);
   finish(a);
@@ -622,7 +641,7 @@ static void test_hostile_archives(void) {
   a = fresh();
   add(a, "data.pkl", P(A LINE "s."));
   a->method = 8;
-  add(a, "data/0", six, sizeof six);
+  add_six(a);
   finish(a);
   check(refuses(a, FVG_E_UNSUPPORTED, "model/data/0 is compressed"), "a compressed storage");
   a = fresh();
@@ -649,7 +668,7 @@ static void test_hostile_archives(void) {
   finish(a);
   check(refuses(a, FVG_E_FORMAT, "two folders"), "two pickles");
   a = fresh();
-  add(a, "data/0", six, sizeof six);
+  add_six(a);
   make(a, P(A LINE "s."), NULL, 0);
   check(refuses(a, FVG_E_FORMAT, "model/data/0 appears twice"), "two members of one name");
 
