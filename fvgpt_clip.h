@@ -598,6 +598,7 @@ FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weight
 FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, const char *merges,
                                  fvg_dtype keep_as);
 
+#ifndef FVGPT_NO_TRAINING
 /* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit
    weights: safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and
    NAME_scale F32 [n, 1] beside it has the scale of each row; the other tensors stay as they are.
@@ -605,6 +606,7 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
 
    Errors as of fvg_clip_open; FVG_E_UNSUPPORTED if the weights have eight bits already. */
 FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *out);
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /* NULL is allowed.  What was made from the model must be freed before.  The context of a model of
@@ -8165,6 +8167,7 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
 }
 
 /* ---- all tensors of a model ---- */
+#ifndef FVGPT_NO_TRAINING
 /* Turns the matrices of the rows first to last back into rows. */
 static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first, int last) {
   fvg_status s = FVG_OK;
@@ -8183,7 +8186,6 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
   return s;
 }
 
-#ifndef FVGPT_NO_TRAINING
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (m->shared)
     return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
@@ -8622,6 +8624,7 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
   return fvg__opened_end(&o, s, out);
 }
 
+#ifndef FVGPT_NO_TRAINING  /* files are read, not written */
 /* ---- writing eight-bit weights ---- */
 /* Adds a tensor of the file to the list, converted. */
 static fvg_status fvg__list_as(fvg__clip_loader *l, const fvg__model_tensor *x, fvg_dtype as,
@@ -8713,6 +8716,7 @@ FVG_DEF fvg_status fvg_clip_quantise(fvg_ctx *c, const char *path, const char *o
   fvg_clip_free(m);
   return s;
 }
+#endif /* FVGPT_NO_TRAINING */
 #endif
 
 /*==================================================================================================
