@@ -99,7 +99,8 @@
       Nothing here calls exit, abort or assert.  There is no global state; contexts are independent.
 
    3. MEMORY.  Everything comes from one allocator.  It is malloc, unless the desc names another one
-      or a fixed arena, as it must with FVGPT_NO_MALLOC.  fvg_mem_used and fvg_mem_peak count the bytes.
+      or a fixed arena, as it must with FVGPT_NO_MALLOC.  fvg_mem_used and fvg_mem_peak count the
+      bytes.
 
       A tape keeps the memory that it has reserved.  A training loop that clears its tape at each
       step therefore allocates nothing once it has warmed up.  Under AddressSanitizer every tensor
@@ -117,9 +118,10 @@
       threads than cores make a program slower.
 
       Other things do change the last bits, because they change the order of a sum.  One is the SIMD
-      level (products with FVG_Q8 weights excepted: integers sum exactly).  The other is whether weights are in rows or in panels (a column-block layout for fast
-      products, see fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256
-      elements at a time.
+      level, except in products with eight-bit weights, whose integers sum exactly.  The other is
+      whether weights are in rows or in panels (a column-block layout for fast products, see
+      fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256 elements at a
+      time.
 
    5. RANDOM NUMBERS.  fvg_rng uses integers and exactly rounded operations only.  One seed gives
       the same sequence on every machine, normal deviates included.  x87 code (gcc -m32 without
@@ -1796,6 +1798,7 @@ static uint64_t fvg__next_unsigned(const fvg__form *f, fvg__arguments *a) {
 /* Writes the next argument.  Returns 1 if zeros may precede it. */
 static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, fvg__arguments *a) {
   const int least = f->precision < 0 ? 1 : f->precision;
+
   switch (letter) {
     case 'd':
     case 'i': {
@@ -11734,7 +11737,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
   return fvg_transform_prompted(x, m, segment, n_segment, keep, n_keep, NULL);
 }
 
-#ifndef FVGPT_NO_TRAINING  /* chapter 11 */
+#ifndef FVGPT_NO_TRAINING  /* chapter 12 */
 /*==================================================================================================
  * CHAPTER 12  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
@@ -12664,7 +12667,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 
 FVG__OFTEN_RUN
 
-#ifndef FVGPT_NO_TRAINING  /* chapter 13 */
+#ifndef FVGPT_NO_TRAINING  /* chapter 14 */
 /*==================================================================================================
  * CHAPTER 14  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
  *==================================================================================================
