@@ -103,7 +103,8 @@
       threads than cores make a program slower.
 
       Other things do change the last bits, because they change the order of a sum.  One is the SIMD
-      level (products with FVG_Q8 weights excepted: integers sum exactly).  The other is whether weights are in rows or in panels (a column-block layout for fast
+      level; only products with FVG_Q8 weights are the same at each, since integers sum exactly.
+      The other is whether weights are in rows or in panels (a column-block layout for fast
       products, see fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256
       elements at a time.
 
