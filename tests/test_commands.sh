@@ -179,6 +179,27 @@ image_tower=$(tr '\n' ' ' <"$model/config.json" | sed 's/.*"vision_config": {\([
 quick="--trainer FVGPT_CoOp --seeds 1,2 --epochs 2 --shots 4 --augment none"
 
 # the good path
+# weights of eight bits: made when a model is loaded, or once, into a file
+q8=$work/q8
+mkdir "$q8"
+cp "$model/config.json" "$model/merges.txt" "$q8/"
+check "info of eight bits" sh -c "'$fvgpt' info --model '$model' --weights q8 | grep -q 'parameters, q8; '"
+check "and of two bytes" sh -c "'$fvgpt' info --model '$model' --weights bf16 | grep -q 'parameters, bf16; '"
+refused "other weights" "--weights q4: f32, bf16 or q8 is expected" info --model "$model" --weights q4
+refused "nowhere to quantise to" "needs --model DIR and --out" quantise --model "$model"
+refused "quantised as something else" "takes no --weights" quantise --model "$model" --weights q8 --out "$q8/x"
+check "quantise" "$fvgpt" quantise --model "$model" --out "$q8/model.safetensors"
+check "to a fraction of the size" [ $(wc -c <"$q8/model.safetensors") -lt $(($(wc -c <"$model/model.safetensors") * 6 / 10)) ]
+check "which a note tells when it is opened" sh -c "'$fvgpt' info --model '$q8' 2>&1 | grep -q 'note: .*holds eight-bit weights'"
+check "unless it was asked for" sh -c "! '$fvgpt' info --model '$q8' --weights q8 2>&1 | grep -q note:"
+refused "and never taken for f32" "--weights f32: $q8 holds eight-bit weights" info --model "$q8" --weights f32
+refused "quantised twice" "has eight bits already" quantise --model "$q8" --out "$q8/again"
+for kind in f32 q8; do "$fvgpt" encode --model "$model" --weights $kind --text "a cat" --out "$work/$kind.st"; done
+"$fvgpt" encode --model "$q8" --quiet --text "a cat" --out "$work/file.st"
+check "the file and the loaded model compute the same" cmp -s "$work/q8.st" "$work/file.st"
+check "and not what f32 computes" sh -c "! cmp -s '$work/q8.st' '$work/f32.st'"
+rm -rf "$q8"
+
 check "info" sh -c "'$fvgpt' info --model '$model' | grep -q '^image *$image_tower, quick_gelu'"
 check "tokenize" sh -c "printf 'a photo of a red disc.\n\n' | '$fvgpt' tokenize --model '$model' | tr '\n' '|' | grep -q -E '^([0-9]+ )+[0-9]+\|\|$'"
 check "preprocess" "$fvgpt" preprocess --size 32 "$picture" "$work/out.ppm"
@@ -775,6 +796,7 @@ check "or the home folder" env FVGPT_CACHE= XDG_CACHE_HOME= HOME="$work/home" "$
 check "has one" reused 0 1 "$work/home/.cache/fvgpt"
 check "none wins" env FVGPT_CACHE="$store" "$fvgpt" encode --cache none --model "$model" --out "$work/env.st" "$picture" 2>"$work/stderr"
 check "over it" sh -c "! grep -q reused '$work/stderr'"
+check "other weights" sh -c "'$fvgpt' encode --weights q8 --cache '$store' --model '$model' --out '$work/env.st' '$picture' 2>&1 | grep -q '0 of 1 features reused'"
 check "another SIMD level" sh -c "'$fvgpt' encode --simd scalar --cache '$store' --model '$model' --out '$work/env.st' '$picture' 2>&1 | grep -q '0 of 1 features reused'"
 
 size=$(wc -c <"$(row_file)")
