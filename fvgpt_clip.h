@@ -7938,6 +7938,7 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
 }
 
 /* ---- all tensors of a model ---- */
+#ifndef FVGPT_NO_TRAINING  /* whole towers are trained in rows */
 /* Turns the matrices of the rows first to last back into rows. */
 static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first, int last) {
   fvg_status s = FVG_OK;
@@ -7956,7 +7957,6 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
   return s;
 }
 
-#ifndef FVGPT_NO_TRAINING
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (m->shared)
     return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
