@@ -20199,9 +20199,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 }
 #endif
 
-FVG__OFTEN_RUN
-
-#ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
+#ifndef FVGPT_NO_TRAINING  /* chapter 38: maps need gradients */
 /*==================================================================================================
  * CHAPTER 38  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
@@ -20839,6 +20837,11 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
   return FVG_OK;
 }
 
+#endif /* FVGPT_NO_TRAINING */
+
+FVG__OFTEN_RUN
+
+#ifndef FVGPT_NO_TRAINING  /* chapter 39: masks are for training */
 /*==================================================================================================
  * CHAPTER 39  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
