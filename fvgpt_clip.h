@@ -8167,7 +8167,7 @@ FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const 
 }
 
 /* ---- all tensors of a model ---- */
-#ifndef FVGPT_NO_TRAINING
+#ifndef FVGPT_NO_TRAINING  /* whole towers are trained in rows */
 /* Turns the matrices of the rows first to last back into rows. */
 static fvg_status fvg__unpack_range(fvg_clip *m, void *model_or_block, int first, int last) {
   fvg_status s = FVG_OK;
@@ -20520,9 +20520,7 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 }
 #endif
 
-FVG__OFTEN_RUN
-
-#ifndef FVGPT_NO_TRAINING  /* chapters 38 and 39: maps need gradients, masks are for training */
+#ifndef FVGPT_NO_TRAINING  /* chapter 38: maps need gradients */
 /*==================================================================================================
  * CHAPTER 38  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
@@ -21160,6 +21158,11 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
   return FVG_OK;
 }
 
+#endif /* FVGPT_NO_TRAINING */
+
+FVG__OFTEN_RUN
+
+#ifndef FVGPT_NO_TRAINING  /* chapter 39: masks are for training */
 /*==================================================================================================
  * CHAPTER 39  FOREGROUND: masks made by CLIP itself
  *==================================================================================================
