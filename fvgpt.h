@@ -50,8 +50,9 @@
                                and set fvg_desc.n_threads.
         FVGPT_NO_SIMD          Only scalar code is compiled.  Without this macro, gcc and clang also
                                compile SSE2, AVX2 and AVX-512 for x86-64, and the best one is chosen
-                               at run time, without any -m flag; NEON for 64-bit ARM; and WASM
-                               SIMD128 under `emcc -msimd128`.
+                               at run time, without any -m flag, with VNNI and BF16 instructions
+                               where the CPU has them; NEON for 64-bit ARM (its dot product with
+                               -march=armv8.2-a+dotprod); and WASM SIMD128 under `emcc -msimd128`.
         FVGPT_NO_STDIO         fopen is not used.  Files are then fvg_source callbacks or bytes.
         FVGPT_ONLY_STDIO       Of the platform only <stdio.h> is used.  Without this macro, a few
                                system calls make sure that a file being written survives a power
@@ -102,7 +103,7 @@
       threads than cores make a program slower.
 
       Other things do change the last bits, because they change the order of a sum.  One is the SIMD
-      level.  The other is whether weights are in rows or in panels (a column-block layout for fast
+      level (products with FVG_Q8 weights excepted: integers sum exactly).  The other is whether weights are in rows or in panels (a column-block layout for fast
       products, see fvg_tensor_pack), if there are 257 columns or more: sums over rows take 256
       elements at a time.
 
@@ -123,7 +124,8 @@
       weights.
 
    9. SPEED.  Frozen matrices belong in panels (fvg_tensor_pack); fvg_clip_load puts them there.
-      One copy serves forward and backward, as chapter 7 explains.
+      One copy serves forward and backward, as chapter 7 explains.  Weights of eight bits take a
+      quarter of the memory and less than half of the time (fvg_tensor_quantise, chapter 8).
 
       Backward keeps the gradients of one layer at a time.  fvg_recompute saves more memory, for a
       third to a half more work.  build/bench measures speed as a share of what the CPU can multiply
@@ -143,11 +145,11 @@
       line numbers.  The declarations that follow come in the same order.
 
         Files     1 Context         2 Files       3 Safetensors    4 Archives    5 PyTorch files
-        Numbers   6 Kernels         7 Matrix product
-        Tape      8 Tape            9 Operations  10 Transformer   11 Optimisers
-        Method   12 FVG-PT
-        Heads    13 Dense algebra  14 What heads share   15 Linear probe   16 LP++
-                 17 CLIP-Adapter   18 Tip-Adapter        19 GDA            20 All heads
+        Numbers   6 Kernels         7 Matrix product     8 Eight-bit weights
+        Tape      9 Tape           10 Operations  11 Transformer   12 Optimisers
+        Method   13 FVG-PT
+        Heads    14 Dense algebra  15 What heads share   16 Linear probe   17 LP++
+                 18 CLIP-Adapter   19 Tip-Adapter        20 GDA            21 All heads
 
    In the comments, [n,d] is a matrix of n rows and d columns.  It is stored row after row, and its
    elements are floats unless something else is said.
@@ -375,7 +377,7 @@ FVG_DEF int fvg_is_control(uint32_t code);
 FVG_DEF void fvg_printable(char *text);
 
 /* -------------------------------------------------------------------------------------------------
-   Tensors and files (chapters 2 to 5; panels: chapter 7)
+   Tensors and files (chapters 2 to 5; panels: chapters 7 and 8)
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_dtype {
   FVG_F32 = 0,
@@ -618,7 +620,7 @@ FVG_DEF fvg_status fvg_safetensors_save(fvg_ctx *c, const char *path,
 #endif
 
 /* -------------------------------------------------------------------------------------------------
-   Tape (chapter 8): making a node computes its value.  Every node is a matrix [rows, cols].
+   Tape (chapter 9): making a node computes its value.  Every node is a matrix [rows, cols].
    ---------------------------------------------------------------------------------------------- */
 /* A tape records nodes in the order in which they are made.  A node belongs to its tape and is gone
    when the tape is reset or freed. */
@@ -736,7 +738,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   int probes, float step);
 
 /* -------------------------------------------------------------------------------------------------
-   Operations (chapter 9)
+   Operations (chapter 10)
    ---------------------------------------------------------------------------------------------- */
 /* Each makes a node, or returns NULL: if shapes do not fit (FVG_E_SHAPE), if an operand is NULL, or
    operands are of two tapes or not stored as F32 (FVG_E_ARG), or when out of memory (FVG_E_NOMEM).
@@ -802,10 +804,10 @@ FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const float *weight);
 
 /* -------------------------------------------------------------------------------------------------
-   Transformer (chapter 10): attention over packed sequences, and the block
+   Transformer (chapter 11): attention over packed sequences, and the block
    ---------------------------------------------------------------------------------------------- */
 /* One sequence of a packed batch: which rows of q belong to it, and which rows of k and v they see.
-   Several segments may share a prefix; chapter 10 draws an example. */
+   Several segments may share a prefix; chapter 11 draws an example. */
 typedef struct fvg_segment {
   int query, n_query;                /* first row of q, and number of rows                       */
   int key, n_key;                    /* its own keys: first row of k and v, and number           */
@@ -892,7 +894,7 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
                                          const fvg_prompts *prompts);
 
 /* -------------------------------------------------------------------------------------------------
-   Optimisers (chapter 11): SGD and AdamW as PyTorch defines them, the schedule as Dassl does
+   Optimisers (chapter 12): SGD and AdamW as PyTorch defines them, the schedule as Dassl does
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_optimizer_kind {
   FVG_SGD = 0,
@@ -940,7 +942,7 @@ FVG_DEF long  *fvg_optimizer_steps(fvg_optimizer *o);
 FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment);
 
 /* -------------------------------------------------------------------------------------------------
-   FVG-PT (chapter 12, whose equations (1) to (9) the comments refer to)
+   FVG-PT (chapter 13, whose equations (1) to (9) the comments refer to)
 
    FRG, the foreground reliability gate, gives r, the trust in a foreground view: (2) to (4).
    FDC, foreground distillation compensation, adapts features for base classes: (5) and (6).
@@ -1089,18 +1091,18 @@ FVG_DEF fvg_status fvg_fvgpt_score_new(fvg_fvgpt *m, float *logits, float *b,
 FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch *x);
 
 /* -------------------------------------------------------------------------------------------------
-   Heads: classifiers on features of a frozen CLIP (chapters 14 to 20)
+   Heads: classifiers on features of a frozen CLIP (chapters 15 to 21)
 
    These are what prompt tuning is compared with.  A head never sees a picture, only features that
    were computed once, so fitting one takes seconds.
    ---------------------------------------------------------------------------------------------- */
 typedef enum fvg_head_kind {
-  FVG_LINEAR_PROBE = 0,              /* "LinearProbe", chapter 15                                */
-  FVG_LP_PLUS_PLUS,                  /* "LP++", chapter 16                                       */
-  FVG_CLIP_ADAPTER,                  /* "CLIP-Adapter", chapter 17                               */
-  FVG_TIP_ADAPTER,                   /* "Tip-Adapter", chapter 18                                */
-  FVG_TIP_ADAPTER_F,                 /* "Tip-Adapter-F", chapter 18, its keys trained            */
-  FVG_GDA                            /* "GDA", chapter 19                                        */
+  FVG_LINEAR_PROBE = 0,              /* "LinearProbe", chapter 16                                */
+  FVG_LP_PLUS_PLUS,                  /* "LP++", chapter 17                                       */
+  FVG_CLIP_ADAPTER,                  /* "CLIP-Adapter", chapter 18                               */
+  FVG_TIP_ADAPTER,                   /* "Tip-Adapter", chapter 19                                */
+  FVG_TIP_ADAPTER_F,                 /* "Tip-Adapter-F", chapter 19, its keys trained            */
+  FVG_GDA                            /* "GDA", chapter 20                                        */
 } fvg_head_kind;
 
 /* The name of a kind, NULL if there is no such kind; and the kind of a name, -1 if it is none. */
@@ -1301,7 +1303,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #endif
 
 /* Under AddressSanitizer the bytes that alignment leaves over after a block are forbidden, and the
-   tape (chapter 8) gives every tensor a block of its own. */
+   tape (chapter 9) gives every tensor a block of its own. */
 #if defined(__SANITIZE_ADDRESS__)
 #define FVG__SEPARATE_BLOCKS 1
 #elif defined(__has_feature)
@@ -7497,7 +7499,7 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
 }
 
 /* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
-   it is added to out.  Attention (chapter 10) calls this for its small products. */
+   it is added to out.  Attention (chapter 11) calls this for its small products. */
 static void fvg__times_panels(const fvg__kernels *kernels, int m, int n, int k, fvg__operand a,
                               const float *panels, int panel_rows,
                               float *out, ptrdiff_t ld_out, int accumulate) {
@@ -8737,7 +8739,7 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
 }
 
 /*==================================================================================================
- * CHAPTER 8  TAPE: memory and order of a computation
+ * CHAPTER 9  TAPE: memory and order of a computation
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
    writes a node on a tape: shape, value, inputs, and a function that can pass a gradient back.
@@ -9544,7 +9546,7 @@ FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
 }
 
 /*==================================================================================================
- * CHAPTER 9  OPERATIONS: each formula with its derivative
+ * CHAPTER 10  OPERATIONS: each formula with its derivative
  *==================================================================================================
    Forward and backward stand side by side.  In the formulas dy is the gradient that has arrived at
    y, and da, db, dc are those of the inputs, to which backward adds.  In the code, the grad of an
@@ -10411,7 +10413,7 @@ FVG_DEF fvg_node *fvg_bce_with_logits(fvg_node *q, const float *target, const fl
 }
 
 /*==================================================================================================
- * CHAPTER 10  TRANSFORMER: attention over packed sequences, and the block
+ * CHAPTER 11  TRANSFORMER: attention over packed sequences, and the block
  *==================================================================================================
    Attention (Vaswani et al. 2017), for each head of width d:
 
@@ -11100,7 +11102,7 @@ FVG_DEF fvg_node *fvg_transform(fvg_node *x, const fvg_transformer *m, const fvg
 }
 
 /*==================================================================================================
- * CHAPTER 11  OPTIMISERS: SGD, AdamW and the schedule
+ * CHAPTER 12  OPTIMISERS: SGD, AdamW and the schedule
  *==================================================================================================
    SGD and AdamW are as PyTorch defines them, because the published numbers rest on the details.
    With g the gradient, w the parameter, wd the weight decay and t the number of the step:
@@ -11285,7 +11287,7 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 }
 
 /*==================================================================================================
- * CHAPTER 12  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
+ * CHAPTER 13  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
  *==================================================================================================
    Tuned prompts fit the classes that they have seen and lose on new ones, and the image encoder
    attends less to the object.  FVG-PT freezes the tuned model and learns three small modules from
@@ -12019,9 +12021,9 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 }
 
 /*==================================================================================================
- * CHAPTER 13  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
+ * CHAPTER 14  DENSE ALGEBRA: Gram matrices, Cholesky, eigenvalues
  *==================================================================================================
-   GDA (chapter 19) inverts covariance matrices, and LP++ (chapter 16) needs their largest
+   GDA (chapter 20) inverts covariance matrices, and LP++ (chapter 17) needs their largest
    eigenvalue.  That is little enough to be written down plainly, in double precision, because an
    inverse multiplies rounding errors by the ratio of the eigenvalues.
 
@@ -12331,15 +12333,15 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
 }
 
 /*==================================================================================================
- * CHAPTER 14  HEADS: what the classifiers on frozen features share
+ * CHAPTER 15  HEADS: what the classifiers on frozen features share
  *==================================================================================================
    A reviewer asks what prompt tuning gains over a classifier that is fitted on CLIP's own features.
-   Chapters 15 to 19 are the usual ones, each with its equations, and chapter 20 makes them one
+   Chapters 16 to 20 are the usual ones, each with its equations, and chapter 21 makes them one
    call.  All of them know
 
      f_iv [d]   the feature of crop v of training picture i, and its label y_i
      t_c  [d]   zero-shot CLIP's text feature of class c, from hand-written templates (g0_c of
-                chapter 12; t is how LP++ writes it)
+                chapter 13; t is how LP++ writes it)
      s          CLIP's logit scale
      (f', y')   val: pictures that settings are chosen by, min(shots, 4) a class
 
@@ -12363,7 +12365,7 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
 
    What a fitted head is.  Up to three tensors and six numbers, listed in a table for each kind, so
    that one function writes all kinds to a file and one reads them.  The trained kinds (LP++,
-   CLIP-Adapter, Tip-Adapter-F) use the tape; GDA uses chapter 13. */
+   CLIP-Adapter, Tip-Adapter-F) use the tape; GDA uses chapter 14. */
 
 enum { FVG__HEAD_PARTS = 3 };
 
@@ -12553,7 +12555,7 @@ typedef struct fvg__head_training {
   int batch;                         /* pictures a step                                           */
   int cosine;                        /* 1: the rate falls to 0 by a cosine over all steps, and the
                                         last batch of an epoch may be smaller; 0: the rate is that
-                                        of chapter 11, and a smaller batch is left out            */
+                                        of chapter 12, and a smaller batch is left out            */
   fvg_node *(*scores)(fvg_head *h, fvg_node *f, fvg_parameter *const *params);
   fvg_parameter *const *params;      /* [n_param] */
   int n_param;
@@ -12645,7 +12647,7 @@ static fvg_status fvg__head_train(fvg_head *h, const fvg_head_data *x, const fvg
 }
 
 /*==================================================================================================
- * CHAPTER 15  LINEAR PROBE: multinomial logistic regression
+ * CHAPTER 16  LINEAR PROBE: multinomial logistic regression
  *==================================================================================================
    The probe of CLIP's paper (Radford et al. 2021, section 3.2 and appendix A.3): a linear
    classifier on image features that knows nothing of the class names.
@@ -12965,7 +12967,7 @@ static fvg_status fvg__fit_linear_probe(fvg_head *h, const fvg_head_data *x,
 }
 
 /*==================================================================================================
- * CHAPTER 16  LP++: a linear probe that blends in the class names
+ * CHAPTER 17  LP++: a linear probe that blends in the class names
  *==================================================================================================
    LP++ (Huang et al., CVPR 2024, arXiv 2404.02285): each class's weights are a learned vector and a
    learned multiple of the text feature, and the step sizes follow from the data.
@@ -13221,7 +13223,7 @@ static fvg_status fvg__fit_lp(fvg_head *h, const fvg_head_data *x, const fvg_hea
 }
 
 /*==================================================================================================
- * CHAPTER 17  CLIP-ADAPTER: a bottleneck on image features
+ * CHAPTER 18  CLIP-ADAPTER: a bottleneck on image features
  *==================================================================================================
    CLIP-Adapter (Gao et al. 2021, arXiv 2110.04544) changes image features by a small network and
    compares them with the text features, as CLIP does.
@@ -13351,7 +13353,7 @@ static fvg_status fvg__fit_adapter(fvg_head *h, const fvg_head_data *x, const fv
 }
 
 /*==================================================================================================
- * CHAPTER 18  TIP-ADAPTER: a cache of the training pictures
+ * CHAPTER 19  TIP-ADAPTER: a cache of the training pictures
  *==================================================================================================
    Tip-Adapter (Zhang et al., ECCV 2022, arXiv 2207.09519) keeps the training features as keys and
    lets each vote for its class, the more the nearer it is.
@@ -13593,7 +13595,7 @@ static fvg_status fvg__fit_tip(fvg_head *h, const fvg_head_data *x, const fvg_he
 }
 
 /*==================================================================================================
- * CHAPTER 19  GDA: Gaussian classes with one covariance
+ * CHAPTER 20  GDA: Gaussian classes with one covariance
  *==================================================================================================
    GDA (Wang et al., ICLR 2024, arXiv 2402.04087) takes the features of each class as normally
    distributed, with a mean of its own and one covariance for all.  Bayes' rule then is a linear
@@ -13942,7 +13944,7 @@ static fvg_status fvg__gda_for_new(fvg_head *h, const fvg_head *base, const floa
 }
 
 /*==================================================================================================
- * CHAPTER 20  ONE CALL FOR ALL HEADS: fitting, new classes, files
+ * CHAPTER 21  ONE CALL FOR ALL HEADS: fitting, new classes, files
  *==================================================================================================
    The table below is all that tells the kinds apart from here on.  A new kind needs a chapter with
    its fit and its scores, a row here, and a name in fvg_head_kind.

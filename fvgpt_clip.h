@@ -165,7 +165,7 @@
           |  fvg_learner_encode_images    the image tower
         f_fg [d], area                fvg_views_get returns f, f_fg and area
           |  fvg__fvgpt_train_step    puts them into a fvg_fvgpt_batch
-        L_FRG and L_dist              chapter 12 of fvgpt.h: f_fg and area are in u of (2), f_fg is
+        L_FRG and L_dist              chapter 13 of fvgpt.h: f_fg and area are in u of (2), f_fg is
                                       in r* of (4) and teaches in (6), as far as r trusts it
 
       A picture without a mask has f_fg = f and area -1.  FVG-PT trains on it with r = 0, so that
@@ -8877,7 +8877,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
    The score of a pair is s cos(f, g).  s is m->logit_scale, already exponentiated: files hold ln s.
 
    Texts are packed.  Attention is causal, so a text stops at its [EOT], and the rows that all texts
-   share at their start are computed once, as a shared prefix (fvgpt.h, chapter 10).  Many texts are
+   share at their start are computed once, as a shared prefix (fvgpt.h, chapter 11).  Many texts are
    cut into chunks of about 320 rows, which pass the tower one after the other in the same memory.
    Each chunk computes the prefix for itself, and in training once more in its backward.
    A text is a list of symbols: a symbol >= 0 is a token, the symbol -1 - i is context vector i.
@@ -12211,7 +12211,7 @@ static const fvg_method fvg__mmrlpp = {
      scale, shift [d]              1 and 0 at first, for pictures and for texts
      W [C,d], b [C]                a linear layer, one row for each training class
 
-   This head is a part of the learner.  The heads of fvgpt.h (fvg_head, chapters 14 to 20) are
+   This head is a part of the learner.  The heads of fvgpt.h (fvg_head, chapters 15 to 21) are
    another thing: each is a classifier by itself, fitted on features of zero-shot CLIP.
 
    Base classes are scored by (1 - lambda) z + lambda z_h, the texts having served in training only.
@@ -17935,7 +17935,7 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
    stay as published unless zero-shot CLIP is clearly better on those pictures (guarded
    calibration).
 
-   The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 12).  So stage 2
+   The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 13).  So stage 2
    ends with a comparison: CE(z_FDC, y) and CE(z_full, y) on the training pictures, in views that
    chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
    guard left out for good (no_fdc), so that base classes are scored by z_full.
@@ -19525,7 +19525,7 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
    method.  Loading builds the learner from the metadata and then fills its parameters, whose
    shapes are compared with the file's before memory is allocated.
 
-   A head (fvgpt.h, chapters 14 to 20) has a file of its own: its tensors and kind as fvg_head_write
+   A head (fvgpt.h, chapters 15 to 21) has a file of its own: its tensors and kind as fvg_head_write
    writes them, with the classes and the template beside them.
 
    The published trainers' own files (PyTorch's, fvgpt.h, chapter 5) hold only tensors: whoever

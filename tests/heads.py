@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""heads.py BUILD [--shots K] [--crops V]: the heads of fvgpt.h, chapters 14 to 20, on the features of real photographs,
+"""heads.py BUILD [--shots K] [--crops V]: the heads of fvgpt.h, chapters 15 to 21, on the features of real photographs,
 against NumPy and PyTorch in double precision.
 
 The model and the two sets of photographs lie in $FVGPT_SHARED or ../shared, which is not part of the project; without

@@ -1,4 +1,4 @@
-/* Chapter 12 of fvgpt.h: FVG-PT against plain double code, its identities, and the golden trajectories. */
+/* Chapter 13 of fvgpt.h: FVG-PT against plain double code, its identities, and the golden trajectories. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 #include "shorthand.h"
@@ -61,7 +61,7 @@ static fvg_fvgpt *new_model(const fvg_fvgpt_desc *d) {
   return m;
 }
 
-/* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 12 ---- */
+/* ---- the whole loss in double, from the formulas of fvgpt.h, chapter 13 ---- */
 typedef struct naive_loss {
   double loss, ce_fdc, frg, dist, ce_pc, kl_pc, r[N], target[N], b[N];
   double base[N][CLASSES], news[N][CLASSES];         /* z_FDC, z_PC, as the switches leave them */

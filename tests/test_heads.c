@@ -1,4 +1,4 @@
-/* Chapters 13 to 20 of fvgpt.h: each head against its formulas in plain double code, what val chooses, new classes, files,
+/* Chapters 14 to 21 of fvgpt.h: each head against its formulas in plain double code, what val chooses, new classes, files,
    lack of memory, stopping, and the same bits for any number of threads. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_PTHREADS

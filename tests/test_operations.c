@@ -1,4 +1,4 @@
-/* Chapters 8 and 9 of fvgpt.h and the attention of 10: values against double code, gradients against differences,
+/* Chapters 9 and 10 of fvgpt.h and the attention of 11: values against double code, gradients against differences,
    wrong use. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"

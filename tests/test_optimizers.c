@@ -1,4 +1,4 @@
-/* Chapter 11 of fvgpt.h: SGD and AdamW as PyTorch defines them, the schedule as Dassl does. */
+/* Chapter 12 of fvgpt.h: SGD and AdamW as PyTorch defines them, the schedule as Dassl does. */
 #define FVGPT_IMPLEMENTATION
 #include "../fvgpt.h"
 

@@ -36,7 +36,7 @@ static void find_formats(void) {
 #endif
 }
 
-enum { SPACE = 1 << 21 };
+enum { SPACE = 1 << 18 };
 static float A[SPACE], W[SPACE], BIAS[4096], FROM[SPACE], OUT[SPACE], REFERENCE[SPACE];
 
 static void fill(float *x, size_t n, double deviation) {

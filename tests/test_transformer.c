@@ -1,4 +1,4 @@
-/* Chapter 10 of fvgpt.h: the block against naive double code; packing, kept rows, inference, threads. */
+/* Chapter 11 of fvgpt.h: the block against naive double code; packing, kept rows, inference, threads. */
 #ifndef __EMSCRIPTEN__                          /* whose threads need a build of their own */
 #define FVGPT_PTHREADS
 #endif

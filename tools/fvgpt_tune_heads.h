@@ -1,4 +1,4 @@
-/* Rows that train no prompts: classifiers on features of zero-shot CLIP (chapters 14 to 20 of
+/* Rows that train no prompts: classifiers on features of zero-shot CLIP (chapters 15 to 21 of
    fvgpt.h), and zero-shot CLIP with an ensemble of templates. */
 #ifndef FVGPT_TUNE_HEADS_H
 #define FVGPT_TUNE_HEADS_H
