@@ -4479,6 +4479,17 @@ static int fvg__convertible(fvg_dtype from, fvg_dtype as) {
   return as != FVG_U8 || from == FVG_U8;
 }
 
+/* Are all of n floats finite?  Adding 1 to an exponent of ones carries into the sign's place. */
+static int fvg__all_finite(const uint8_t *p, size_t n) {
+  uint32_t carried = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, p + i * sizeof bits, sizeof bits);
+    carried |= (bits & 0x7F800000u) + 0x00800000u;
+  }
+  return !(carried & 0x80000000u);
+}
+
 /* Converts n elements from src to dst, which may be the same place if the types are the
    same.  Returns the index of the first element that has no finite value in the new
    type, n if all have one. */
@@ -4486,6 +4497,12 @@ static size_t fvg__convert(const uint8_t *src, fvg_dtype from, uint8_t *dst, fvg
                            size_t n) {
   const size_t step = fvg_dtype_size(from);
   const size_t step_out = fvg_dtype_size(as);
+
+  /* Most models are F32 and sound; any other gets the loop, which finds the bad number. */
+  if (from == FVG_F32 && as == FVG_F32 && fvg__all_finite(src, n)) {
+    memmove(dst, src, n * step);
+    return n;
+  }
 
   if (fvg__is_float(as)) {
     for (size_t i = 0; i < n; i++) {
@@ -8206,7 +8223,8 @@ static fvg_status fvg__rearrange(fvg_ctx *c, fvg_tensor *x, fvg_dtype from, fvg_
 }
 
 /* Reads the next n rows of k numbers from an open stream of F32 straight into panels [n,k], a panel
-   at a time: beside the result there is no more than the rows of one panel. */
+   at a time: beside the result there is no more than the rows of one panel.  What the panels held
+   before does not matter. */
 FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, int n, int k,
                                                    float *panels) {
   int width = c->kernels->tile_cols;
@@ -8215,8 +8233,10 @@ FVG__FOR_CLIP static fvg_status fvg__stream_panels(fvg_ctx *c, fvg__stream *x, i
 
   for (int j = 0; !s && j < n; j += width) {
     int part = fvg__min(width, n - j);
+    float *panel = panels + fvg__row(j, k);
     s = fvg__stream_read(x, rows, fvg__row(part, k));
-    if (!s) c->kernels->transpose(part, k, rows, k, panels + fvg__row(j, k), width);
+    if (part < width) memset(panel, 0, fvg__row(width, k) * sizeof *panel);
+    if (!s) c->kernels->transpose(part, k, rows, k, panel, width);
   }
   fvg_release(c, rows);
   return s;

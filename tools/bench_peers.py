@@ -24,9 +24,15 @@ else takes away makes peers look ten times slower than they are.
 What the sides compute is not the same everywhere.  Our weights are packed when they are loaded, as ONNX Runtime's may
 be; OpenBLAS and PyTorch pack at each product.  We compute a start that all prompts share once, and in the last block
 only the rows that are read; peers compute everything.  Pillow resizes the whole picture and crops, as torchvision
-does; we compute the crop alone.  Texts: padded to 77 tokens, as published, and cut to 10, our longest.  CoOp steps:
-77 tokens, and cut by hand to 8, which is less than our prompts have (8 to 10).  FVG-PT steps in PyTorch as our
+does; we compute the crop alone.  Texts: padded to 77 tokens, as published, and cut to 10, our longest.  Steps of prompt
+learners: 77 tokens, and cut by hand to 8, which is less than our prompts have (8 to 10).  FVG-PT steps in PyTorch as our
 chapter on it writes them, on 1 thread and on N.
+
+PromptSRC, MaPLe and MMRL train on 4 pictures, ViT-B/16, CoCoOp on the feature of one.  Zero-shot CLIP's features of the
+pictures and of the classes are given to both sides, though published code of PromptSRC and MMRL encodes the pictures
+again at every step.  Eight bits in ONNX Runtime are its dynamic quantisation: every product with weights becomes
+DynamicQuantizeLinear and MatMulInteger, with one scale for each matrix.  PyTorch's bfloat16 is the model and its input
+in that type; dynamic quantisation in PyTorch is that of torch.ao.
 """
 import argparse
 import ctypes
@@ -41,9 +47,11 @@ import time
 
 CASES = ("gemm_197x768x768 gemm_197x3072x768 gemm_50x3072x768 gemm_77x512x512 gemm_1540x2048x512 gemm_1024x1024x1024 "
          "image_b32_1 image_b32_8 image_b16_1 image_b16_8 text_20 text_50 coop_step_20 coop_step_50 "
-         "fvg_step_20 fvg_step_50 preprocess_1200x900").split()
+         "fvg_step_20 fvg_step_50 preprocess_1200x900 image_b32_1_q8 image_b16_1_q8 image_b32_1_bf16 image_b16_1_bf16 "
+         "cocoop_step_20 promptsrc_step_20 maple_step_20 mmrl_step_20").split()
 OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
 BATCH, N_CTX, EMBED, VOCAB, CONTEXT, LAYERS, HEAD = 4, 4, 512, 49408, 77, 12, 64
+DEPTH, REP_TOKENS, REP_FIRST = 9, 5, 5          # of deep prompts; MMRL's tokens, and the first block that has them
 TURN_MS, PAUSE = 250, 0.5
 LABELS = [3, 11, 7, 0]
 
@@ -56,12 +64,17 @@ def peers_of(case, threads):
     """(name in the table, kind of child, variant, threads)"""
     if case.startswith("gemm"):
         return [("OpenBLAS", "openblas", "", threads), ("PyTorch", "torch", "", threads)]
+    if case.endswith("q8"):
+        return [("ours, f32", "bench", case[:-3], threads), ("PyTorch, int8", "torch", "", threads),
+                ("ONNX Runtime, int8", "ort", "", threads)]
+    if case.endswith("bf16"):
+        return [("ours, f32", "bench", case[:-5], threads), ("PyTorch, bfloat16", "torch", "", threads)]
     if case.startswith("image"):
         return [("PyTorch", "torch", "", threads), ("ONNX Runtime", "ort", "", threads)]
     if case.startswith("text"):
         return [(f"{name}, {tokens} tokens", kind, str(tokens), threads)
                 for name, kind in (("PyTorch", "torch"), ("ONNX Runtime", "ort")) for tokens in (CONTEXT, 10)]
-    if case.startswith("coop"):
+    if "_step_" in case and not case.startswith("fvg"):
         return [("PyTorch, 77 tokens", "torch", "77", threads), ("PyTorch, cut to 8", "torch", "8", threads)]
     if case.startswith("fvg"):
         return [(f"PyTorch, {n} thread{'s' * (n > 1)}", "torch", "", n) for n in sorted({1, threads})]
@@ -145,10 +158,12 @@ def towers(torch):
             self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
             self.projection = nn.Linear(width, EMBED, bias=False)
 
-        def forward(self, images):
+        def embed(self, images):
             x = self.patches(images).flatten(2).transpose(1, 2)
-            x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.position
-            x = self.ln_pre(x)
+            return torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.position
+
+        def forward(self, images):
+            x = self.ln_pre(self.embed(images))
             for block in self.blocks:
                 x = block(x, None)
             return self.projection(self.ln_post(x[:, 0]))
@@ -180,7 +195,7 @@ def encoder(torch, case, variant):
     torch.manual_seed(1)
     vision, text = towers(torch)
     if case.startswith("image"):
-        patch, count = numbers(case)
+        patch, count = numbers(case)[:2]
         return vision(patch).eval(), torch.randn(count, 3, 224, 224)
     count, tokens = numbers(case)[-1], int(variant)
     ids = torch.zeros(count, tokens, dtype=torch.long)
@@ -191,23 +206,133 @@ def encoder(torch, case, variant):
     return text(tokens).eval(), ids
 
 
-def torch_coop(torch, case, variant):
-    model, ids = encoder(torch, case, variant)
-    model.requires_grad_(False)
-    with torch.no_grad():
-        fixed, end = model.embedding(ids), ids.argmax(1)
-    ctx = torch.nn.Parameter(torch.randn(N_CTX, EMBED) * 0.02)
-    optimizer = torch.optim.SGD([ctx], 0.0035, momentum=0.9, weight_decay=5e-4)
-    normalize, cross_entropy = torch.nn.functional.normalize, torch.nn.functional.cross_entropy
-    f, labels = normalize(torch.randn(BATCH, EMBED), dim=-1), torch.tensor(LABELS)
+class Learners:
+    """Steps of the published prompt learners, on class names with room for the context behind [SOT]."""
+    def __init__(self, torch, case, variant):
+        self.torch, self.variant = torch, variant
+        self.text, self.ids = encoder(torch, case, variant)
+        self.text.requires_grad_(False)
+        with torch.no_grad():
+            self.fixed, self.end = self.text.embedding(self.ids), self.ids.argmax(1)
+        self.labels, self.f0, self.g0 = torch.tensor(LABELS), self.unit(BATCH), self.unit(len(self.ids))
 
-    def step():
-        prompts = torch.cat([fixed[:, :1], ctx.expand(len(ids), -1, -1), fixed[:, 1 + N_CTX:]], 1)
-        g = normalize(model.encode(prompts, end), dim=-1)
-        optimizer.zero_grad()
-        cross_entropy(100 * f @ g.t(), labels).backward()
-        optimizer.step()
-    return step
+    def unit(self, rows):
+        return self.norm(self.torch.randn(rows, EMBED))
+
+    def norm(self, x):
+        return self.torch.nn.functional.normalize(x, dim=-1)
+
+    def parameter(self, *shape):
+        return self.torch.nn.Parameter(self.torch.randn(*shape) * 0.02)
+
+    def pictures(self):
+        vision = towers(self.torch)[0](16).eval().requires_grad_(False)
+        return vision, self.torch.randn(BATCH, 3, 224, 224)
+
+    def splice(self, x, at, rows, gone):
+        """Rows in place of `gone` rows from `at` on."""
+        return self.torch.cat([x[:, :at], rows.expand(len(x), -1, -1), x[:, at + gone:]], 1)
+
+    def texts(self, ctx, deep=()):
+        """Classes in the words ctx, with other vectors in their places before the blocks 1, 2, ..."""
+        x = self.splice(self.fixed, 1, ctx, len(ctx)) + self.text.position
+        for i, block in enumerate(self.text.blocks):
+            if 0 < i <= len(deep):
+                x = self.splice(x, 1, deep[i - 1], len(ctx))
+            x = block(x, self.text.mask)
+        return self.text.projection(self.text.ln_final(x)[self.torch.arange(len(x)), self.end])
+
+    def images(self, vision, pixels, prompts):
+        """Pictures with vectors behind them, new ones before each of the first blocks."""
+        x = vision.embed(pixels)
+        end, count = x.shape[1], len(prompts[0])
+        x = vision.ln_pre(self.splice(x, end, prompts[0], 0))
+        for i, block in enumerate(vision.blocks):
+            if 0 < i < len(prompts):
+                x = self.splice(x, end, prompts[i], count)
+            x = block(x, None)
+        return vision.projection(vision.ln_post(x[:, 0]))
+
+    def trained(self, params, loss, adam=False):
+        if adam:
+            optimizer = self.torch.optim.AdamW(params, 0.001, weight_decay=0.01)
+        else:
+            optimizer = self.torch.optim.SGD(params, 0.0025, momentum=0.9, weight_decay=5e-4)
+
+        def step():
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+        return step
+
+    def coop(self):
+        ctx = self.parameter(N_CTX, EMBED)
+        return self.trained([ctx], lambda: self.cross_entropy(self.f0, self.norm(self.texts(ctx))))
+
+    def cross_entropy(self, f, g):
+        return self.torch.nn.functional.cross_entropy(100 * f @ g.t(), self.labels[:len(f)])
+
+    def cocoop(self):
+        nn = self.torch.nn
+        ctx, net = self.parameter(N_CTX, EMBED), nn.Sequential(nn.Linear(EMBED, 32), nn.ReLU(), nn.Linear(32, EMBED))
+        f = self.f0[:1]
+        return self.trained([ctx, *net.parameters()],
+                            lambda: self.cross_entropy(f, self.norm(self.texts(ctx + net(f)))))
+
+    def promptsrc(self):
+        vision, pixels = self.pictures()
+        functional = self.torch.nn.functional
+        words = [self.parameter(N_CTX, EMBED) for _ in range(DEPTH)]
+        prompts = [self.parameter(N_CTX, 768) for _ in range(DEPTH)]
+
+        def loss():
+            g = self.norm(self.texts(words[0], words[1:]))
+            f = self.norm(self.images(vision, pixels, prompts))
+            z, z0 = 100 * f @ g.t(), 100 * self.f0 @ self.g0.t()
+            near = functional.kl_div(functional.log_softmax(z, 1), functional.log_softmax(z0, 1), reduction="sum",
+                                     log_target=True) / z.numel()
+            return functional.cross_entropy(z, self.labels) + 25 * functional.l1_loss(g, self.g0) \
+                + 10 * functional.l1_loss(f, self.f0) + near
+        return self.trained(words + prompts, loss)
+
+    def maple(self):
+        vision, pixels = self.pictures()
+        words = [self.parameter(2, EMBED) for _ in range(DEPTH)]
+        layers = self.torch.nn.ModuleList(self.torch.nn.Linear(EMBED, 768) for _ in range(DEPTH))
+
+        def loss():
+            g = self.norm(self.texts(words[0], words[1:]))
+            prompts = [layer(x) for layer, x in zip(layers, words)]
+            return self.cross_entropy(self.norm(self.images(vision, pixels, prompts)), g)
+        return self.trained(words + list(layers.parameters()), loss)
+
+    def mmrl(self):
+        torch, (vision, pixels) = self.torch, self.pictures()
+        tokens = self.parameter(REP_TOKENS, EMBED)
+        count = LAYERS - REP_FIRST
+        to_text = torch.nn.ModuleList(torch.nn.Linear(EMBED, EMBED) for _ in range(count))
+        to_image = torch.nn.ModuleList(torch.nn.Linear(EMBED, 768) for _ in range(count))
+        own = torch.nn.Linear(768, EMBED, bias=False)
+        length = int(self.variant) + REP_TOKENS
+        mask = torch.full((length, length), float("-inf")).triu(1)
+
+        def run(blocks, x, before, after, layers):
+            for i, block in enumerate(blocks):
+                if i >= REP_FIRST:
+                    gone = REP_TOKENS if i > REP_FIRST else 0
+                    x = self.splice(x, 1, layers[i - REP_FIRST](tokens), gone)
+                x = block(x, before if i < REP_FIRST else after)
+            return x
+
+        def loss():
+            x = run(self.text.blocks, self.fixed + self.text.position, self.text.mask, mask, to_text)
+            last = self.text.ln_final(x)[torch.arange(len(x)), self.end + REP_TOKENS]
+            g = self.norm(self.text.projection(last))
+            x = vision.ln_post(run(vision.blocks, vision.ln_pre(vision.embed(pixels)), None, None, to_image))
+            f, f_r = self.norm(vision.projection(x[:, 0])), self.norm(own(x[:, 1:1 + REP_TOKENS].mean(1)))
+            far = (1 - (f * self.f0).sum(1)).mean() + (1 - (g * self.g0).sum(1)).mean()
+            return 0.7 * self.cross_entropy(f, g) + 0.3 * self.cross_entropy(f_r, g) + far
+        return self.trained([tokens, *to_text.parameters(), *to_image.parameters(), *own.parameters()], loss, True)
 
 
 def torch_fvg(torch, case):
@@ -263,15 +388,19 @@ def torch_fvg(torch, case):
 def torch_step(case, variant, threads):
     import torch
     torch.set_num_threads(threads)
-    if case.startswith("coop"):
-        return torch_coop(torch, case, variant)
     if case.startswith("fvg"):
         return torch_fvg(torch, case)
+    if "_step_" in case:
+        return getattr(Learners(torch, case, variant), case.split("_")[0])()
     if case.startswith("gemm"):
         m, n, k = numbers(case)
         model, x = torch.nn.Linear(k, n, bias=False), torch.randn(m, k)
     else:
         model, x = encoder(torch, case, variant)
+    if case.endswith("bf16"):
+        model, x = model.bfloat16(), x.bfloat16()
+    if case.endswith("q8"):
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
 
     def step():
         with torch.no_grad():
@@ -279,10 +408,49 @@ def torch_step(case, variant, threads):
     return step
 
 
+def quantise(torch, model):
+    """Puts, in place of each linear layer, what dynamic quantisation makes of it in ONNX."""
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x, w, scale, _zero):
+            return x @ (w.float() * scale)
+
+        @staticmethod
+        def symbolic(g, x, w, scale, zero):
+            q, x_scale, x_zero = g.op("DynamicQuantizeLinear", x, outputs=3)
+            sums = g.op("Cast", g.op("MatMulInteger", q, w, x_zero, zero), to_i=1)
+            y = g.op("Mul", sums, g.op("Mul", x_scale, scale))
+            sizes = x.type().sizes()
+            y.setType(x.type().with_sizes([*sizes[:-1], w.type().sizes()[1]]) if sizes else x.type())
+            return y
+
+    class Layer(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            w = layer.weight.detach()
+            scale = w.abs().max() / 127
+            self.register_buffer("w", torch.round(w / scale).to(torch.int8).t().contiguous())
+            self.register_buffer("scale", scale)
+            self.register_buffer("zero", torch.tensor(0, dtype=torch.int8))
+            self.bias = layer.bias
+
+        def forward(self, x):
+            y = Product.apply(x, self.w, self.scale, self.zero)
+            return y if self.bias is None else y + self.bias
+
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear):
+                setattr(module, name, Layer(child))
+    return model.eval()
+
+
 def export(case, variant, path):
     """The model as ONNX, and its input: a line with the shape, then the raw numbers."""
     import torch
     model, x = encoder(torch, case, variant)
+    if case.endswith("q8"):
+        model = quantise(torch, model)
     torch.onnx.export(model, x, path, opset_version=14, input_names=["x"], output_names=["y"])
     x.numpy().tofile(path + ".input")
     print(*x.shape)
@@ -367,6 +535,8 @@ class Side:
 def start_peer(options, folder, case, kind, variant, threads):
     child = [sys.executable, os.path.abspath(__file__), "--case", case, "--variant", variant,
              "--threads", str(threads)]
+    if kind == "bench":
+        return start_ours(options, variant)
     if kind != "ort":
         return Side(child + ["--child", kind], threads)
     if not options.ort:
@@ -381,6 +551,11 @@ def start_peer(options, folder, case, kind, variant, threads):
     with open(driver, "w", encoding="ascii") as f:
         f.write(ORT_DRIVER)
     return Side(["node", driver, os.path.abspath(options.ort), model, str(threads), *shape], threads)
+
+
+def start_ours(options, case):
+    return Side([os.path.join(options.build, "bench"), "--case", case, "--serve",
+                 "--threads", str(options.threads)], options.threads)
 
 
 def our_turn(ours):
@@ -426,8 +601,7 @@ def measure(options):
     skipped = {}
     for case in options.case:
         try:
-            ours = Side([os.path.join(options.build, "bench"), "--case", case, "--serve",
-                         "--threads", str(options.threads)], options.threads)
+            ours = start_ours(options, case)
         except Missing as e:
             sys.exit(f"bench_peers: ours: {e}")
         for peer in peers_of(case, options.threads):
