@@ -154,7 +154,8 @@ onmessage = ({data}) => {
       const answer = await does[data.what](data);
       postMessage({id: data.id, answer});
     } catch (error) {
-      postMessage({id: data.id, error: error.message || String(error)});
+      const isBroken = error instanceof WebAssembly.RuntimeError;         // nothing may be asked of it any more
+      postMessage({id: data.id, error: error.message || String(error), isBroken});
     }
   });
 };
