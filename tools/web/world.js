@@ -19,11 +19,13 @@ function fillRow(who, score) {
   ['base', 'novel', 'h'].forEach((key, i) => { cells[i + 1].textContent = score ? score[key].toFixed(2) : '–'; });
 }
 
+const testPicture = label => world.pictures[label].at(-1);
+
 function showGallery() {
   const cards = world.names.map((name, label) => {
-    const pictures = label < 16 ? EXAMPLES : [3];
-    return element('li', {}, ...pictures.map(at => {
-      const canvas = canvasOf(world.pictures[label][at], 64, 64);
+    const pictures = label < 16 ? world.pictures[label].slice(0, -1) : [testPicture(label)];
+    return element('li', {}, ...pictures.map(rgb => {
+      const canvas = canvasOf(rgb, 64, 64);
       canvas.setAttribute('aria-hidden', 'true');
       return canvas;
     }), element('span', {}, bare(name)));
@@ -33,7 +35,8 @@ function showGallery() {
 }
 
 async function drawWorld() {
-  const wanted = {set: +$('set').value, strength: $('strength').value / 100, shown: [...EXAMPLES, FIRST_TEST]};
+  const shown = [[...EXAMPLES, FIRST_TEST], [FIRST_TEST]];
+  const wanted = {set: +$('set').value, strength: $('strength').value / 100, shown};
   Object.assign(world, await ask('world', wanted), {tuned: 0});
   showGallery();
 }
@@ -172,7 +175,7 @@ function showStrip() {
     const name = `${bare(world.names[label])}, ${label < 16 ? 'taught' : 'new'}`, id = `look-${label}`;
     const input = element('input',
       {type: 'radio', name: 'look', id, value: label, checked: i === 0, onchange: () => lookAt(label)});
-    return element('span', {}, input, element('label', {for: id}, canvasOf(world.pictures[label][3], 64, 64, name)));
+    return element('span', {}, input, element('label', {for: id}, canvasOf(testPicture(label), 64, 64, name)));
   });
   $('strip').replaceChildren(...items);
   world.chosen = labels[0];
