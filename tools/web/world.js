@@ -1,5 +1,5 @@
 // Parts 1 to 3 of the page: the pictures of the small world, tuning on them, and where it looks.
-const world = {names: [], pictures: [], perClass: 44, course: new Course(), tuned: 0, chosen: -1, isMeasured: false};
+const world = {names: [], pictures: [], perClass: 44, course: new Course(), tuned: 0, chosen: -1};
 let atWork = '';                                  // '', 'world' or 'own': whose tuning runs
 let ownModel = null;                              // {files, half} of a visitor's model
 
@@ -49,7 +49,6 @@ async function measureWorld() {
   hear = () => {};
   fillRow(0, score);
   world.course.scores = [{x: 0, who: 0, epoch: 0, ...score}];
-  world.isMeasured = true;
   const base = score.base.toFixed(2), novel = score.novel.toFixed(2);
   say(`Ready. CLIP as it is knows ${base} % of the taught kinds and ${novel} % of the new ones.`);
   redraw();
