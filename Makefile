@@ -14,9 +14,9 @@ TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*
 
 help:
 	@echo "make demo      tune CLIP prompts on a small world of pictures (CoOp, then FVG-PT), print the base-to-new table"
+	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
 	@echo "make test      build and run all tests; ends with 'N passed, N failed'"
 	@echo "make all       the programs in $(BUILD): fvgpt, world, pretrain, replay, random_clip, bench, the examples"
-	@echo "make web       the same in a browser: $(BUILD)/web/index.html, one file, which also opens from disk; needs emcc"
 	@echo "make board     run the tiny CLIP on an emulated microcontroller (gcc-arm-none-eabi, qemu-system-arm)"
 	@echo "make fuzz      fuzz every parser with clang's sanitizers, SECONDS=60 each"
 	@echo "make pretrain  train the CLIP of examples/tiny-clip again, from random weights; 20 minutes"
@@ -34,6 +34,7 @@ pretrain: $(BUILD)/pretrain
 
 # The library for the browser, with SIMD and without, and the page that holds both.
 web: $(BUILD)/web/index.html
+.PHONY: web
 
 $(BUILD)/web/index.html: $(BUILD)/web/simd.js $(BUILD)/web/scalar.js $(wildcard tools/web/*) $(wildcard examples/tiny-clip/*)
 	python3 tools/web/join.py $(BUILD)/web

@@ -175,8 +175,7 @@ async function testOwnClasses() {
   await comesToBe('#own-result', /./);
   const result = await textOf('#own-result');
   const form = /^Of 2 test pictures, CLIP as it is knows \d+ %, tuned it knows \d+ %/;
-  check('own pictures are tuned on', form.test(result),
-    result);
+  check('own pictures are tuned on', form.test(result), result);
   await page.setInputFiles('#open-picture', png('heart', 4));
   await comeToBe('#guess .bars', 2);
   const best = await textOf('#guess .bars:nth-child(2) li:first-child span');
@@ -249,7 +248,8 @@ async function colours(scheme) {
 
 async function testColours() {
   const light = await colours('light'), dark = await colours('dark');
-  check('the paper is as light or dark as asked for', light.paper > 0.8 && dark.paper < 0.05, `${light.paper} ${dark.paper}`);
+  const papers = `${light.paper} ${dark.paper}`;
+  check('the paper is as light or dark as asked for', light.paper > 0.8 && dark.paper < 0.05, papers);
   const least = Math.min(light.contrast, dark.contrast);
   check('text stands out 4.5 to 1', least >= 4.5, least);
 }

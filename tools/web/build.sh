@@ -1,6 +1,6 @@
 #!/bin/sh
-# build.sh OUT NAME - compiles the library with the small world to WebAssembly: OUT/NAME.js and OUT/NAME.wasm, with SIMD if
-# NAME is simd, without if it is scalar.  Linked at -O1: beyond that Debian's emcc wants a package of its own.
+# build.sh OUT NAME - compiles the library with the small world to WebAssembly: OUT/NAME.js and OUT/NAME.wasm, with SIMD
+# if NAME is simd, without if it is scalar.  Linked at -O1: beyond that Debian's emcc wants a package of its own.
 set -e
 out=$1/$2
 simd=""

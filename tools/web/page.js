@@ -53,6 +53,7 @@ function startWorker() {
     if (data.event) return hear(data);
     const {done, failed} = waiting.get(data.id);
     waiting.delete(data.id);
+    if (data.isBroken) stop();
     if (data.error) failed(new Error(data.error));
     else done(data.answer);
   };

@@ -57,7 +57,7 @@ static struct {
   fvg_image shown;                                         /* what web_look made                                     */
   int epoch_is_over;                                       /* a slice has done its epoch: the call shall return      */
   picture_set *tuning;
-  double number[3 + WORLD_CLASSES];
+  double number[WORLD_CLASSES];                            /* what the last call has to tell                         */
 } web;
 
 /* ---- context and model ---- */
@@ -158,6 +158,8 @@ WEB const double *web_model(void) {
 WEB int web_new_set(int which, int n_class, int n_picture) {
   picture_set *x = &web.set[which];
   forget_set(x);
+  if (n_class > WORLD_CLASSES)
+    return fvg_fail(web.c, FVG_E_ARG, "%d classes; this page has room for %d", n_class, WORLD_CLASSES);
   x->name = FVG_NEW_ARRAY(web.c, char *, (size_t)n_class);
   x->picture = FVG_NEW_ARRAY(web.c, fvg_picture, (size_t)n_picture + 1);
   if (!x->name || !x->picture) return FVG_E_NOMEM;
@@ -225,9 +227,9 @@ WEB void web_draw_picture(int i) {
   world_set_picture(&x->how, set, &of[p->label], p->label, index, p->image.pixels, p->mask.pixels, caption, NULL);
 }
 
-/* Begins the set that `build/world --set ... --strength ...` writes, with its pictures in the order of its lists; they are
-   drawn by web_draw_picture, or all by web_measure.  Of a set that is there already only the training pictures change;
-   what is known of the others stays. */
+/* Begins the set that `build/world --set ... --strength ...` writes, with its pictures in the order of its lists; they
+   are drawn by web_draw_picture, or all by web_measure.  Of a set that is there already only the training pictures
+   change; what is known of the others stays. */
 WEB int web_begin_world(int set, double strength) {
   const world_draw_desc how = {strength, TRAIN_PICTURES, 1, 0};
   picture_set *x = &web.set[WORLD];
@@ -446,7 +448,7 @@ WEB const double *web_classify(int which, int i, int who) {
   fvg_classifier *classifier = NULL;
   int k, best = probability ? new_classifier(x, who, group_of(x, i), &classifier) : FVG_E_NOMEM;
   if (!best) best = fvg_classifier_image(classifier, probability, image_of(x, i));
-  for (k = 0; best >= 0 && k < x->n_class && k < WORLD_CLASSES; k++) web.number[k] = (double)probability[k];
+  for (k = 0; best >= 0 && k < x->n_class; k++) web.number[k] = (double)probability[k];
   fvg_classifier_free(classifier);
   fvg_release(web.c, probability);
   return best < 0 ? NULL : web.number;

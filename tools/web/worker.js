@@ -80,7 +80,7 @@ const does = {
     return openFolder('/model', 0, half ? 1 : 0);
   },
 
-  // The world's set; `shown` pictures of each class go back: [class, index within the class].
+  // The world's set.  shown says which pictures of each taught class go back, and which of each new one.
   async world({set, strength, shown}) {
     check(lib._web_begin_world(set, strength));
     const names = classNames(0, 32);
@@ -89,7 +89,7 @@ const does = {
       lib._web_draw_picture(i);
       return bytes(lib._web_picture(0, i), 64 * 64 * 3);
     };
-    const pictures = names.map((_, label) => shown.map(i => draw(label * perClass + i)));
+    const pictures = names.map((_, label) => shown[label < 16 ? 0 : 1].map(i => draw(label * perClass + i)));
     return {names, perClass, pictures};
   },
 
@@ -154,7 +154,8 @@ onmessage = ({data}) => {
       const answer = await does[data.what](data);
       postMessage({id: data.id, answer});
     } catch (error) {
-      postMessage({id: data.id, error: error.message || String(error)});
+      const isBroken = error instanceof WebAssembly.RuntimeError;         // nothing may be asked of it any more
+      postMessage({id: data.id, error: error.message || String(error), isBroken});
     }
   });
 };

@@ -1,5 +1,5 @@
 // Parts 1 to 3 of the page: the pictures of the small world, tuning on them, and where it looks.
-const world = {names: [], pictures: [], perClass: 44, course: new Course(), tuned: 0, chosen: -1, isMeasured: false};
+const world = {names: [], pictures: [], perClass: 44, course: new Course(), tuned: 0, chosen: -1};
 let atWork = '';                                  // '', 'world' or 'own': whose tuning runs
 let ownModel = null;                              // {files, half} of a visitor's model
 
@@ -19,11 +19,13 @@ function fillRow(who, score) {
   ['base', 'novel', 'h'].forEach((key, i) => { cells[i + 1].textContent = score ? score[key].toFixed(2) : '–'; });
 }
 
+const testPicture = label => world.pictures[label].at(-1);
+
 function showGallery() {
   const cards = world.names.map((name, label) => {
-    const pictures = label < 16 ? EXAMPLES : [3];
-    return element('li', {}, ...pictures.map(at => {
-      const canvas = canvasOf(world.pictures[label][at], 64, 64);
+    const pictures = label < 16 ? world.pictures[label].slice(0, -1) : [testPicture(label)];
+    return element('li', {}, ...pictures.map(rgb => {
+      const canvas = canvasOf(rgb, 64, 64);
       canvas.setAttribute('aria-hidden', 'true');
       return canvas;
     }), element('span', {}, bare(name)));
@@ -33,7 +35,8 @@ function showGallery() {
 }
 
 async function drawWorld() {
-  const wanted = {set: +$('set').value, strength: $('strength').value / 100, shown: [...EXAMPLES, FIRST_TEST]};
+  const shown = [[...EXAMPLES, FIRST_TEST], [FIRST_TEST]];
+  const wanted = {set: +$('set').value, strength: $('strength').value / 100, shown};
   Object.assign(world, await ask('world', wanted), {tuned: 0});
   showGallery();
 }
@@ -46,7 +49,6 @@ async function measureWorld() {
   hear = () => {};
   fillRow(0, score);
   world.course.scores = [{x: 0, who: 0, epoch: 0, ...score}];
-  world.isMeasured = true;
   const base = score.base.toFixed(2), novel = score.novel.toFixed(2);
   say(`Ready. CLIP as it is knows ${base} % of the taught kinds and ${novel} % of the new ones.`);
   redraw();
@@ -172,7 +174,7 @@ function showStrip() {
     const name = `${bare(world.names[label])}, ${label < 16 ? 'taught' : 'new'}`, id = `look-${label}`;
     const input = element('input',
       {type: 'radio', name: 'look', id, value: label, checked: i === 0, onchange: () => lookAt(label)});
-    return element('span', {}, input, element('label', {for: id}, canvasOf(world.pictures[label][3], 64, 64, name)));
+    return element('span', {}, input, element('label', {for: id}, canvasOf(testPicture(label), 64, 64, name)));
   });
   $('strip').replaceChildren(...items);
   world.chosen = labels[0];
