@@ -20388,9 +20388,7 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   return last;
 }
 
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
-  return m ? fvg_error(m->ctx) : "out of memory";
-}
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return fvg_error(m ? m->ctx : NULL); }
 
 /* Why no call can use this model: it could not be opened, or there was not even memory for that
    news. */
