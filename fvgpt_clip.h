@@ -19335,7 +19335,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   if (!k->tensor || !k->classes || !k->settings)
     return FVG_E_NOMEM;
 
-  int room = FVG_MAX_SETTINGS - FVG__OWN_SETTINGS;
+  int room = (int)FVG_MAX_SETTINGS - (int)FVG__OWN_SETTINGS;
   for (int i = 0; l->method->option[i].name; i++)
     room--;
   if (n_settings > 0 && !settings)
