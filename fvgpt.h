@@ -1580,6 +1580,13 @@ enum {
 
 typedef struct fvg__decimal { uint32_t limb[FVG__LIMBS]; } fvg__decimal;
 
+/* 1 where arithmetic carries more digits than a double has (manual, section 5). */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2
+#define FVG__X87 1
+#else
+#define FVG__X87 0
+#endif
+
 /* What a digit at this place counts in its limb: 10^8 at the first, 1 at the last. */
 static uint32_t fvg__digit_unit(int place) {
   uint32_t unit = 1;
@@ -1807,6 +1814,7 @@ static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, f
       fvg__put_whole(p, x < 0 ? 0 - (uint64_t)x : (uint64_t)x, 10, "0123456789", least);
       return f->precision < 0;
     }
+
     case 'u':
       fvg__put_whole(p, fvg__next_unsigned(f, a), 10, "0123456789", least);
       return f->precision < 0;
@@ -1816,10 +1824,12 @@ static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, f
     case 'X':
       fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789ABCDEF", least);
       return f->precision < 0;
+
     case 'e':
     case 'f':
     case 'g':
       return fvg__put_real(p, f, letter, va_arg(a->list, double));
+
     case 'c':
       fvg__put(p, (char)va_arg(a->list, int));
       return 0;
@@ -1828,6 +1838,7 @@ static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, f
       fvg__put_text(p, text ? text : "(null)", f->precision);
       return 0;
     }
+
     default:                         /* also %%; what is not known stands there as it is         */
       if (letter != '%') fvg__put(p, '%');
       if (letter) fvg__put(p, letter);
@@ -3523,7 +3534,7 @@ static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantiss
 
 /* The double nearest to mantissa * 10^exponent.  strtod would want the locale's decimal point.  A
    product or quotient of two doubles that are exact is rounded once, which is enough; x87 code
-   (FLT_EVAL_METHOD is 2) would round it twice. */
+   would round it twice. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
   static const double power[] = {
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
@@ -3534,8 +3545,7 @@ static double fvg__json_scale(uint64_t mantissa, long exponent) {
 
   const double x = (double)mantissa;
   if (exponent == 0) return x;
-  const int doubles = FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1;
-  if (doubles && mantissa <= (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22)
+  if (!FVG__X87 && mantissa <= (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22)
     return exponent < 0 ? x / power[-exponent] : x * power[exponent];
 
   fvg__decimal d;
@@ -14166,8 +14176,8 @@ static void fvg__tip_search_free(fvg_ctx *c, fvg__tip_search *q) {
 static void fvg__tip_grid(fvg__tip_search *q, const fvg_head_desc *d) {
   q->n_alpha = d->alpha == 0 ? FVG__TIP_ALPHAS : 1;
   q->n_beta = d->beta == 0 ? FVG__TIP_BETAS : 1;
-  for (int j = 0; j < FVG__TIP_ALPHAS; j++) q->alpha[j] = 0.1 + 4.9 * j / FVG__TIP_ALPHAS;
-  for (int i = 0; i < FVG__TIP_BETAS; i++) q->beta[i] = 0.1 + 11.9 * i / FVG__TIP_BETAS;
+  for (int j = 0; j < FVG__TIP_ALPHAS; j++) q->alpha[j] = 0.1 + 4.9 * j / (int)FVG__TIP_ALPHAS;
+  for (int i = 0; i < FVG__TIP_BETAS; i++) q->beta[i] = 0.1 + 11.9 * i / (int)FVG__TIP_BETAS;
   if (q->n_alpha == 1) q->alpha[0] = (double)d->alpha;
   if (q->n_beta == 1) q->beta[0] = (double)d->beta;
 }

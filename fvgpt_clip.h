@@ -19352,7 +19352,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   if (!k->tensor || !k->classes || !k->settings)
     return FVG_E_NOMEM;
 
-  int room = FVG_MAX_SETTINGS - FVG__OWN_SETTINGS;
+  int room = (int)FVG_MAX_SETTINGS - (int)FVG__OWN_SETTINGS;
   for (int i = 0; l->method->option[i].name; i++)
     room--;
   if (n_settings > 0 && !settings)
@@ -20405,9 +20405,7 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
   return last;
 }
 
-FVG_DEF const char *fvg_clip_error(const fvg_clip *m) {
-  return m ? fvg_error(m->ctx) : "out of memory";
-}
+FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return fvg_error(m ? m->ctx : NULL); }
 
 /* Why no call can use this model: it could not be opened, or there was not even memory for that
    news. */

@@ -315,6 +315,12 @@ static void test_messages(void) {
 }
 
 /* ---- random numbers: the expected values come from an independent implementation in Python ---- */
+/* On x87 a constant has more digits than a double, until it is an argument, and logarithms differ in their last bits
+   (the manual, section 5). */
+static int is(double x, double expected) {
+  return x == expected || (FVG__X87 && fabs(x - expected) < 1e-14);
+}
+
 static void test_rng_values(void) {
   static const uint64_t expected[2][4] = {
       {0xef75d62a19ba94edu, 0x8e9490536375f270u, 0xc05630b1c614195du, 0x66daa2d5136a8f29u},
@@ -337,19 +343,19 @@ static void test_rng_values(void) {
   for (same = 1, i = 0; i < 5; i++) same &= fvg_rng_next(&r) == published[i];
   check(same, "rng: the published sequence of xoshiro256** from the state 1 2 3 4");
   fvg_rng_seed(&r, 5, 1);
-  check(fvg_rng_uniform(&r) == 0.9719990596957837 && fvg_rng_uniform(&r) == 0.01395869186181542, "rng: uniform");
+  check(is(fvg_rng_uniform(&r), 0.9719990596957837) && is(fvg_rng_uniform(&r), 0.01395869186181542), "rng: uniform");
   fvg_rng_seed(&r, 7, 2);
   for (same = 1, i = 0; i < 12; i++) same &= fvg_rng_below(&r, 10) == below10[i];
   for (i = 0; i < 3; i++) same &= fvg_rng_below(&r, 3000000000u) == below3e9[i];
   check(same, "rng: below");
   fvg_rng_seed(&r, 3, 4);
-  for (same = 1, i = 0; i < 5; i++) same &= fvg_rng_normal(&r) == normal[i];
+  for (same = 1, i = 0; i < 5; i++) same &= is(fvg_rng_normal(&r), normal[i]);
   for (i = 0; i < 100000; i++) {
     z = fvg_rng_normal(&r);
     memcpy(&bits, &z, sizeof bits);
     hash = hash * 31 + bits;
   }
-  check(same && z == 0.6246430544880942 && hash == 0x85bd0903d0438d5eu,
+  check(same && is(z, 0.6246430544880942) && (hash == 0x85bd0903d0438d5eu || FVG__X87),
         "rng: 100,005 normal deviates to the last bit");
   for (i = 0; i < 10; i++) index[i] = i;
   fvg_rng_seed(&r, 9, 9);

@@ -296,13 +296,13 @@ static void test_dtypes(void) {
     U1("s") TENSOR("Short", "1", "\002", "\000", ROW("\001"), ROW("\001"))
     U1("c") TENSOR("Char", "1", "\002", "\000", ROW("\001"), ROW("\001"))
     U1("B") TENSOR("Bool", "1", "\002", "\000", PAIR("\001", "\002"), PAIR("\001", "\000")) "u."), raw, sizeof raw);
-  static const char *const foreign[] = {"d", "F64", "s", "I16", "B", "BOOL"};
+  static const char *const foreign[] = {"d", "F64", "s", "I16", "c", "I8", "B", "BOOL"};
   int i, ok = 1;
   fvg_tensor x;
   check(same(w, "b", FVG_F32, 1, 2, 0, bfloat) && same(w, "i", FVG_I32, 1, 2, 0, ints) &&
         same(w, "u", FVG_U8, 1, 16, 0, raw) && same(w, "l", FVG_I64, 1, 1, 0, longs), "dtypes that can be read");
-  for (i = 0; i < 6; i += 2)
-    ok &= fvg_weights_info(w, NULL, foreign[i]) == 2 &&
+  for (i = 0; i < 8; i += 2)
+    ok &= fvg_weights_info(w, NULL, foreign[i]) == (foreign[i][0] == 'c' ? 1 : 2) &&   /* I8 is read as I8 alone */
           fvg_weights_get(w, &x, foreign[i], FVG_F32) == FVG_E_UNSUPPORTED && says(foreign[i + 1]) && !x.data;
   check(ok, "dtypes that cannot, as in safetensors");
   fvg_weights_close(w);
