@@ -65,4 +65,4 @@ static const char *const word[] = {
   "\xE2\x80\x8B", "\xF0\x9F\x98\x80", "\xC3\x83\xC2\xA9", "\x1B[", "_", "\xC2\xA0", "\xE3\x80\x80", "\r\n",
   "\xED\xA0\x80", "\xF4\x90\x80\x80", NULL};
 
-static const fuzz_target target = {3000, begin, take, seed, NULL, word};
+static const fuzz_target target = {3000, begin, take, seed, NULL, word, NULL};

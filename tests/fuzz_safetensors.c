@@ -109,4 +109,4 @@ static const char *const word[] = {
   "ctorch\nHalfStorage\n", "ctorch\nBFloat16Storage\n", "ctorch\nLongStorage\n", "\200\002", "\205", "\206", "\207", "\211N", "(K", "}(X", ")R", "tRq", "NtR",
   "Q", "h\001", "state_dict", "module.", "\x8A\x08", "]\x94", "\x8C\x03", NULL};
 
-static const fuzz_target target = {20000, NULL, take, seed, NULL, word};
+static const fuzz_target target = {20000, NULL, take, seed, NULL, word, NULL};

@@ -1,8 +1,8 @@
 /* Everything that takes memory or touches a file, with failure number 1, 2, 3, ... of allocations, of reads and of writes:
    the call says out of memory or names the file, gives all memory back, leaves no half file, and afterwards the same
    context does the same work with the same bits.  The work is that of every method, head, map and mask, on a CLIP of 8
-   columns.  Without an argument some of the numbers are tried, with "all" each of them.  Writes below
-   build/test-failures. */
+   columns.  Without an argument some of the numbers are tried, with a number K every Kth allocation and each read and
+   write, with "all" each of all.  Writes below build/test-failures. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +89,15 @@ static void write_text(const char *path, const char *text) {
   if (!f || fwrite(text, 1, strlen(text), f) != strlen(text) || fclose(f)) abort();
 }
 
+/* What a run that was killed has left. */
+static void remove_temporary(void *unused, const char *name, int is_folder) {
+  char path[400];
+  (void)unused;
+  (void)is_folder;
+  snprintf(path, sizeof path, OUT "/%s", name);
+  if (fvg_file_is_temporary(name)) remove(path);
+}
+
 static void write_world(fvg_ctx *c) {
   static const char *const folder[] = {"build", ROOT, ROOT "/mask", MODEL, OUT};
   uint8_t pixels[PIXELS], inside[SIDE * SIDE];
@@ -97,6 +106,7 @@ static void write_world(fvg_ctx *c) {
   fvg_rng r;
   int i, k;
   for (i = 0; i < 5; i++) mkdir(folder[i], 0777);
+  fvg_list_folder(NULL, OUT, remove_temporary, NULL);
   fvg_rng_seed(&r, 3, 0);
   image.pixels = pixels;
   mask.pixels = inside;
@@ -481,11 +491,11 @@ static void sweep(world *w, const char *name, const char *detail, fvg_status (*r
 
 int main(int argc, char **argv) {
   static world w;
-  const int all = argc > 1 && !strcmp(argv[1], "all");
   fvg_dataset_desc desc;
   int i;
-  step[0] = all ? 1 : 23;
-  step[1] = all ? 1 : 3;
+  step[0] = argc < 2 ? 23 : !strcmp(argv[1], "all") ? 1 : (int)strtol(argv[1], NULL, 10);
+  step[1] = argc < 2 ? 3 : 1;
+  if (step[0] < 1) return 1;
   memset(&desc, 0, sizeof desc);
   desc.root = ROOT;
   if (new_context(&w.c)) return 1;
