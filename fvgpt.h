@@ -73,8 +73,9 @@
       with -ffunction-sections -fdata-sections, loses what it does not call without this macro, too:
       no table ties gradients or methods of training to what classifies.
 
-      The header includes itself once per SIMD level (chapter 6).  So it must keep the name fvgpt.h
-      and cannot be pasted into another file, unless FVGPT_NO_SIMD is defined.
+      The header includes itself once per SIMD level and kind of weights (chapters 6 and 8).  So it
+      must keep the name fvgpt.h and cannot be pasted into another file, unless FVGPT_NO_SIMD is
+      defined.
 
       The macro FVGPT_VERSION is the version of the header as a string, such as "1.0.0".
 
@@ -356,7 +357,7 @@ FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n);
 /* Records a message of one line and returns `status`, so that failing is one statement:
        return fvg_fail(c, FVG_E_IO, "%s: cannot be opened", path);
    The format is that of printf, with the letters d i u x X c s e f g %, the flags - 0 + and blank,
-   width, precision, and the lengths h l ll z.  The decimal point is a point whatever the locale
+   width, precision, and the lengths l ll z.  The decimal point is a point whatever the locale
    has.  Control characters in the message become question marks. */
 FVG__PRINTF(3, 4)
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...);
@@ -415,7 +416,7 @@ typedef enum fvg_dtype {
   FVG_I64,
   FVG_U8,
   FVG_F32_PANELS,                    /* a matrix of floats in the order that kernels read them   */
-  FVG_I8,
+  FVG_I8,                            /* integers of files with eight-bit weights                 */
   FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
   FVG_BF16_PANELS                    /* BF16 in the order in which the CPU multiplies it         */
 } fvg_dtype;
@@ -1313,7 +1314,8 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__HAS_AVX512_BF16
 #endif
 
-#elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__)
+#elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__) \
+    && !defined(__AARCH64EB__)
 #define FVG__NEON_SIMD
 #define FVG__SIMD
 #define FVG__ALWAYS_INLINE __attribute__((always_inline)) static inline
@@ -1331,11 +1333,11 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    kernels, the tape, pictures and whatever else goes over many numbers stand outside.  Under -O0
    and -Os the marks mean nothing. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define FVG__SELDOM_RUN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
-#define FVG__OFTEN_RUN  _Pragma("GCC pop_options")
+#define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
+#define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
 #else
-#define FVG__SELDOM_RUN
-#define FVG__OFTEN_RUN
+#define FVG__SELDOM_RUN_BEGIN
+#define FVG__SELDOM_RUN_END
 #endif
 
 /*==================================================================================================
@@ -1677,6 +1679,12 @@ static uint64_t fvg__decimal_whole(const fvg__decimal *d) {
 static double fvg__decimal_value(fvg__decimal *d) {
   const uint64_t one = 1;
   int exponent = 0;
+
+  /* Many bits at a time while the number is far from its place. */
+  for (; fvg__decimal_whole(d) == (uint64_t)-1; exponent += 3) fvg__decimal_down(d, 3);
+  for (; fvg__decimal_whole(d) < one << 23 && exponent > -1045; exponent -= 29)
+    fvg__decimal_up(d, 29);
+
   for (; fvg__decimal_whole(d) >= one << 53; exponent++) fvg__decimal_down(d, 1);
   for (; fvg__decimal_whole(d) < one << 52 && exponent > -1074; exponent--) fvg__decimal_up(d, 1);
 
@@ -1717,7 +1725,7 @@ static void fvg__put(fvg__printer *p, char letter) {
 }
 
 static void fvg__put_text(fvg__printer *p, const char *text, int most) {
-  for (int i = 0; text[i] && (most < 0 || i < most); i++) fvg__put(p, text[i]);
+  for (int i = 0; (most < 0 || i < most) && text[i]; i++) fvg__put(p, text[i]);
 }
 
 static void fvg__put_sign(fvg__printer *p, const fvg__form *f, int negative) {
@@ -2859,7 +2867,7 @@ static const char *fvg__shape_text(const fvg_tensor *x, char *text) {
   return text;
 }
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /* ---- sources ---- */
 static int fvg__memory_read(void *user, void *dst, uint64_t offset, size_t n) {
@@ -3532,7 +3540,8 @@ static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantiss
   return r->at > start;
 }
 
-/* The double nearest to mantissa * 10^exponent.  strtod would want the locale's decimal point.  A
+/* The double nearest to mantissa * 10^exponent, and so to a number of up to 18 digits; one with more
+   may be off by a unit in the last place.  strtod would want the locale's decimal point.  A
    product or quotient of two doubles that are exact is rounded once, which is enough; x87 code
    would round it twice. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
@@ -4402,7 +4411,7 @@ static fvg_status fvg__check_shape(fvg_ctx *c, const fvg_weights *w, const char 
                   fvg_weights_file(w), name, found, expected);
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 /* ---- conversion on the way in ---- */
 static int fvg__big_endian(void) {
@@ -4610,6 +4619,8 @@ static fvg_status fvg__stream_read(fvg__stream *x, void *dst, size_t n) {
 static void fvg__stream_close(fvg__stream *x) {
   fvg_release(x->w->c, x->buffer);
   fvg_release(x->w->c, x->span);
+  x->buffer = NULL;
+  x->span = NULL;
 }
 
 /* Reserves the temporary memory that the tensor's type and strides ask for. */
@@ -4626,6 +4637,9 @@ static fvg_status fvg__stream_begin(fvg__stream *x) {
 
 /* Opens a tensor to read it as the type `as`; fvg__stream_close must follow unless this fails. */
 static fvg_status fvg__stream_open(fvg_weights *w, fvg__stream *x, const char *name, fvg_dtype as) {
+  memset(x, 0, sizeof *x);
+  x->w = w;
+
   const fvg__weight *e = fvg__weights_find(w, name);
   if (!e)
     return fvg_fail(w->c, FVG_E_FORMAT, "%s: no tensor %s", w->file, name);
@@ -4636,25 +4650,10 @@ static fvg_status fvg__stream_open(fvg_weights *w, fvg__stream *x, const char *n
                     "%s: tensor %.100s: dtype %.20s cannot be read as %s; save it as float32",
                     w->file, e->name, e->dtype, fvg__dtype_name(as));
 
-  memset(x, 0, sizeof *x);
-  x->w = w;
   x->e = e;
   x->as = as;
   const fvg_status s = fvg__stream_begin(x);
   if (s) fvg__stream_close(x);
-  return s;
-}
-
-/* Reads n elements of a tensor, from number `first` on, to dst. */
-FVG__FOR_CLIP static fvg_status fvg__weights_part(fvg_weights *w, void *dst, const char *name,
-                                                  size_t first, size_t n, fvg_dtype as) {
-  fvg__stream x;
-  fvg_status s = fvg__stream_open(w, &x, name, as);
-  if (s) return s;
-
-  x.done = first;
-  s = fvg__stream_read(&x, dst, n);
-  fvg__stream_close(&x);
   return s;
 }
 
@@ -4679,7 +4678,7 @@ FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *
   return s;
 }
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /* ---- a checksum of a file's contents ---- */
 /* 64 bits (FNV-1a) of each tensor, with its name, type and shape, and of each entry of the
@@ -6712,7 +6711,7 @@ FVG_DEF fvg_status fvg_weights_open_any(fvg_ctx *c, fvg_weights **out, const fvg
   return fvg__weights_open(c, out, s, fvg__weights_read_any);
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 6  KERNELS: the product's tile, softmax, layer norm, gelu
@@ -8290,7 +8289,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    tests/test_quantised.c checks.  A row of x with a NaN or an infinity gives NaN, as it may in F32.
    A row of numbers that are all below 1e-30 counts as zeros.
 
-   How it is multiplied depends on the instruction.  It takes `step` numbers of k at once from each
+   Weights of eight bits and bfloat16 are called narrow, and so is everything here that knows both.
+   How they are multiplied depends on the instruction.  It takes `step` numbers of k at once from each
    column of the panel, and the same numbers of x as one word of 32 bits:
 
      vpdpbusd      AVX-512 VNNI, AVX-VNNI   4 products; it multiplies bytes without and with a sign,
@@ -8325,7 +8325,7 @@ typedef struct fvg__row_scale {
 
 /* One tile.  For r < rows and j < cols, with the words w of row r at a + r a_row:
 
-     out[r][j] = (sum of products - offset_r) scale_r scale[j] + bias[j] + from[r ld_from + j]
+     out[r][j] = (sum of products - offset_r) (scale_r scale[j]) + bias[j] + from[r ld_from + j]
 
    `ahead` is prefetched, ahead_step bytes at every step. */
 typedef struct fvg__narrow_tile {
@@ -8350,7 +8350,8 @@ struct fvg__narrow {
   int bytes;                        /* of a weight                                                */
   int shift;                        /* what is added to a weight of eight bits: 0 or 128          */
 
-  /* Makes words of k numbers; beyond them, up to a multiple of 16 numbers, the words are 0. */
+  /* Makes words of k numbers, and zeros of those beyond k that the last step reads.  There must be
+     room for a multiple of 16 numbers. */
   void (*convert)(int k, const float *x, void *words, fvg__row_scale *s);
   void (*tile)(const fvg__narrow_tile *t);
 };
@@ -8883,8 +8884,9 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__bf16_put_avx512(void *words, int at, __
 
 /* k0 k1 k0 k1 ... in the lower half, k2 k3 k2 k3 ... in the upper one */
 FVG__ALWAYS_INLINE int8x16_t fvg__q8_word_neon(const int32_t *p) {
-  const int16_t *pair = (const int16_t *)(const void *)p;
-  return vreinterpretq_s8_s16(vcombine_s16(vld1_dup_s16(pair), vld1_dup_s16(pair + 1)));
+  int16_t pair[2];
+  memcpy(pair, p, sizeof pair);
+  return vreinterpretq_s8_s16(vcombine_s16(vdup_n_s16(pair[0]), vdup_n_s16(pair[1])));
 }
 
 FVG__ALWAYS_INLINE int32x4_t fvg__q8_add_products_neon(int32x4_t sum, int8x16_t a, int8x16_t w) {
@@ -9151,8 +9153,8 @@ static int fvg__narrow_rows(const fvg__narrow_matrix *w) {
 
 static size_t fvg__narrow_bytes(const fvg__narrow_matrix *w) {
   const fvg__narrow *f = w->format;
-  int row_bytes = fvg__narrow_steps(f, w->k) * f->step * f->bytes;
-  return fvg__row(fvg__narrow_rows(w), row_bytes);
+  size_t n_step = fvg__row(fvg__narrow_rows(w), fvg__narrow_steps(f, w->k));
+  return n_step * (size_t)(f->step * f->bytes);
 }
 
 /* A matrix of zeros; NULL when out of memory. */
@@ -9323,6 +9325,9 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
 
   int n = x->dim[0];
   int k = (int)(fvg_tensor_count(x) / (size_t)n);
+  if (k > 1 << 28)
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "pack: rows of %d numbers; 2^28 is the most", k);
+
   fvg__narrow_matrix *w = fvg__narrow_new(c, c->bf16, n, k);
   if (!w) return FVG_E_NOMEM;
 
@@ -9395,6 +9400,8 @@ struct fvg_tape {
   fvg_node *last;
   int failed;                       /* a node failed; none can be made until the tape is reset    */
   int no_grad;                      /* > 0: new nodes need no gradient                            */
+  int twice;                        /* > 0: within the function of fvg_recompute, which must give
+                                       the same values both times                                 */
   int params_fixed;                 /* 1: fvg_param makes constants of all it is given           */
   fvg__spare *spare;
   fvg_parameter *const *train;      /* [n_train], see fvg_tape_train                              */
@@ -9817,7 +9824,7 @@ static fvg_node *fvg__train_leaf(fvg_node *y, const fvg_tensor *w) {
 
     if (w->type != FVG_F32 || fvg_tensor_count(w) != fvg_tensor_count(&p->value)) {
       const char *why = "does not fit its tensor";
-      if (fvg__is_narrow(w->type))
+      if (fvg__is_narrow(w->type) || w->type == FVG_F16 || w->type == FVG_BF16)
         why = "is kept in few bits, and only F32 can be trained";
       if (w->type == FVG_F32_PANELS)
         why = "is packed for the kernels; fvg_tensor_unpack or fvg_clip_unpack comes first";
@@ -9968,7 +9975,7 @@ static float *fvg__grad_of(fvg_node *x) {
 
 static int fvg__has_room(fvg_node *x) { return !fvg__wants_grad(x) || fvg__grad_of(x); }
 
-/* Adds y's share to the gradients of its inputs; stands after the last operation (chapter 10). */
+/* Adds y's share to the gradients of its inputs; stands after the last operation (chapter 11). */
 static void fvg__pass_back(fvg_node *y);
 
 /* From y back to `end`, which is not visited: each node that got a gradient passes it on. */
@@ -10039,7 +10046,9 @@ static void fvg__recompute_backward(fvg_node *y) {
 
   /* The list of spares is put aside: what lies above the mark must not be handed out later. */
   t->spare = NULL;
+  t->twice++;
   fvg_node *again = r->f(t, x, r->user);
+  t->twice--;
 
   /* f may return x itself or a parameter, whose gradient is not y's; a node is put between. */
   if (again && !again->made_by) again = fvg_scale(again, 1);
@@ -10077,8 +10086,10 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
 
   fvg_mark mark = fvg_tape_mark(t);
   t->no_grad++;
+  t->twice++;
   fvg_node *y = f(t, fvg_detach(x), user);
   y = fvg_tape_keep(t, mark, y);
+  t->twice--;
   t->no_grad--;
 
   if (!y) {
@@ -10491,7 +10502,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
                                    fvg__operand_of(w, 1, w->cols));
-  p.in_words = fvg__is_narrow(w->type) && !x->needs_grad && !t->no_grad;
+  p.in_words = fvg__is_narrow(w->type) && !x->needs_grad && !t->twice;
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -11527,7 +11538,7 @@ FVG_DEF fvg_node *fvg_attention(fvg_node *q, fvg_node *k, fvg_node *v, int n_hea
 }
 
 /* ---- from an operation to its derivative ---- */
-/* Chapter 8 calls this for each node on its walk back. */
+/* Chapter 9 calls this for each node on its walk back. */
 static FVG__UNUSED void fvg__pass_back(fvg_node *y) {
   switch (y->made_by) {
     case FVG__BY_NONE: return;
@@ -11951,7 +11962,7 @@ FVG_DEF float *fvg_optimizer_moment(fvg_optimizer *o, int i, int moment) {
 }
 #endif /* FVGPT_NO_TRAINING */
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 13  FVG-PT: two gates and two adapters on a frozen, tuned CLIP (arXiv 2603.08708)
@@ -12695,7 +12706,7 @@ FVG_DEF fvg_status fvg_fvgpt_trust(fvg_fvgpt *m, float *r, const fvg_fvgpt_batch
 }
 #endif /* FVGPT_NO_TRAINING */
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 #ifndef FVGPT_NO_TRAINING  /* chapter 14 */
 /*==================================================================================================
@@ -13011,7 +13022,7 @@ static double fvg__largest_eigenvalue(const double *a, int n, double *v, double 
 }
 #endif /* FVGPT_NO_TRAINING */
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 15  HEADS: what the classifiers on frozen features share
@@ -13139,7 +13150,7 @@ FVG_DEF fvg_status fvg_head_logits(fvg_head *h, float *logits, const float *f, i
   return s ? s : fvg__check_scores(c, h->method->name, logits, fvg__row(n, h->n_class));
 }
 
-#ifndef FVGPT_NO_TRAINING  /* the rest of chapter 14, and chapters 15 and 16 */
+#ifndef FVGPT_NO_TRAINING  /* the rest of chapter 15, and chapters 16 and 17 */
 /* ---- parts that are being fitted ---- */
 
 /* Makes a part of zeros and returns its data; NULL when out of memory. */
@@ -13950,7 +13961,7 @@ static fvg_node *fvg__adapter_scores(fvg_head *h, fvg_node *f) {
   return fvg__adapter_train_scores(h, f, NULL);
 }
 
-#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 17 */
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 18 */
 /* Fills a parameter [rows, inputs] uniformly in +-1 / sqrt(inputs). */
 static void fvg__linear_start(fvg_parameter *p, uint64_t seed, uint64_t stream) {
   fvg_rng rng;
@@ -14098,7 +14109,7 @@ static fvg_node *fvg__tip_scores(fvg_head *h, fvg_node *f) {
   return fvg__tip_train_scores(h, f, NULL);
 }
 
-#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 18, and chapter 19 */
+#ifndef FVGPT_NO_TRAINING  /* the fit of chapter 19, and chapter 20 */
 /* (1), and the labels of the keys. */
 static fvg_status fvg__tip_keys(fvg_head *h, const fvg_head_data *x) {
   float *keys = (float *)fvg__head_add(h, 1, x->n);
@@ -15049,5 +15060,5 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   return s;
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 #endif /* FVG__PART_THREE */

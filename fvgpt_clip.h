@@ -601,7 +601,8 @@ FVG_DEF fvg_status fvg_clip_open(fvg_ctx *c, fvg_clip **out, const char *path, c
 #ifndef FVGPT_NO_TRAINING
 /* Writes the model at `path`, a folder or a file as above, to the file `out` with eight-bit
    weights: safetensors, under the model's own names.  A matrix NAME becomes I8 [n, k], and
-   NAME_scale F32 [n, 1] beside it has the scale of each row; the other tensors stay as they are.
+   NAME_scale F32 [n, 1] beside it has the scale of each row.  The model's other tensors stay as
+   they are, and what is no part of it is left out.
    The file is opened like any other, so the configurations and the vocabulary belong beside it.
 
    Errors as of fvg_clip_open; FVG_E_UNSUPPORTED if the weights have eight bits already. */
@@ -1741,7 +1742,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 1  TEXT: one spelling for every text
@@ -3293,7 +3294,7 @@ static fvg_status fvg__check_not_empty(fvg_ctx *c, const char *who, const char *
   return fvg_fail(c, FVG_E_ARG, "%s: the name of class %d of %d is empty", who, first + 1, n);
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
@@ -6119,7 +6120,7 @@ FVG_DEF fvg_status fvg_image_normalize(fvg_ctx *c, float *chw, const fvg_image *
   return FVG_OK;
 }
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 8  CONFIGURATIONS: what the files beside the weights say
@@ -7597,19 +7598,23 @@ static fvg_status fvg__fill_q8(fvg__clip_loader *l, const fvg__model_tensor *x, 
 
   float *piece = FVG_NEW_ARRAY(c, float, fvg__row(at_once, k));
   int32_t *words = FVG_NEW_ARRAY(c, int32_t, (size_t)fvg__words_step(w->format, k));
-  fvg_status s = piece && words ? FVG_OK : FVG_E_NOMEM;
+  fvg__stream stream;
+  fvg_status s = fvg__stream_open(l->weights, &stream, x->in_file, as);
+  stream.done = fvg__row(first, k);
+  if (!s && (!piece || !words)) s = FVG_E_NOMEM;
+
   for (int j = 0; !s && j < w->n; j += at_once) {
     const int n = fvg__min(at_once, w->n - j);
-    const size_t at = fvg__row(first + j, k);
-    s = fvg__weights_part(l->weights, piece, x->in_file, at, fvg__row(n, k), as);
+    s = fvg__stream_read(&stream, piece, fvg__row(n, k));
 
     for (int i = 0; !s && i < n; i++)
       if (scale)
         s = fvg__take_q8_row(l, x, w, j + i, (const int8_t *)(void *)piece + fvg__row(i, k),
                              scale[j + i]);
       else
-        fvg__narrow_round_row(w, j + i, piece + fvg__row(i, k), words);
+        fvg__narrow_round_row(w, j + i, piece + fvg__row(i, k), words);  /* finite: read as F32 */
   }
+  fvg__stream_close(&stream);
   fvg_release(c, words);
   fvg_release(c, piece);
   return s;
@@ -8665,11 +8670,15 @@ static fvg_status fvg__list_q8(fvg__clip_loader *l, const fvg__model_tensor *x,
   scale->tensor.dim[1] = 1;
   *n += 2;
 
-  fvg_status s = scales && words && row && numbers ? FVG_OK : FVG_E_NOMEM;
+  fvg__stream stream;
+  fvg_status s = fvg__stream_open(l->weights, &stream, x->in_file, FVG_F32);
+  if (!s && (!scales || !words || !row || !numbers)) s = FVG_E_NOMEM;
+
   for (int j = 0; !s && j < rows; j++) {
-    s = fvg__weights_part(l->weights, row, x->in_file, fvg__row(j, cols), (size_t)cols, FVG_F32);
+    s = fvg__stream_read(&stream, row, (size_t)cols);
     if (!s) scales[j] = fvg__round_to_q8(c, cols, row, words, numbers + fvg__row(j, cols));
   }
+  fvg__stream_close(&stream);
   fvg_release(c, row);
   fvg_release(c, words);
   return s;
@@ -8909,7 +8918,7 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_free(own_context);
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 13  TOWERS: images and texts in one space
@@ -9890,7 +9899,7 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
   return s;
 }
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
@@ -9899,7 +9908,7 @@ FVG__SELDOM_RUN
    13 draws where).  All else is the same for all of them: class names become packed texts, g is
    the text tower's normalised output, f the image tower's, the scores are z = s f g^T, and the loss
    is CE(z, y) or something that contains it.  What differs is one table, a fvg_method.  Training,
-   checkpoints, classifiers and FVG-PT (chapters 32 to 36) read that table.  Only what was published
+   checkpoints, classifiers and FVG-PT (chapters 33 to 37) read that table.  Only what was published
    for a method goes by its name: templates (chapter 30) and settings (chapter 33).
 
    How to add a method.  Methods are compiled in: you edit this header; no call registers one.
@@ -15372,7 +15381,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
@@ -17319,7 +17328,7 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
 }
 #endif
 
-FVG__SELDOM_RUN
+FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file
@@ -21159,7 +21168,7 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 
 #endif /* FVGPT_NO_TRAINING */
 
-FVG__OFTEN_RUN
+FVG__SELDOM_RUN_END
 
 #ifndef FVGPT_NO_TRAINING  /* chapter 39: masks are for training */
 /*==================================================================================================

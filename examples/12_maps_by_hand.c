@@ -4,7 +4,7 @@
 
    To learn here: the image tower is a page of tape operations, any point of it can be read, and a gradient can be had
    there by making it a parameter.  Here that point is A, what the last block's first layer norm gives: a row for the
-   class token, and one for each patch.  Chapter 37 of fvgpt_clip.h has the equations of both maps; their numbers are
+   class token, and one for each patch.  Chapter 38 of fvgpt_clip.h has the equations of both maps; their numbers are
    quoted below.  In the end both are compared with the library's own maps, and drawn in letters. */
 #define FVGPT_IMPLEMENTATION
 #include "fvgpt_clip.h"

@@ -1,4 +1,4 @@
-/* test_at_once.c - chapters 12, 26 and 39 of fvgpt_clip.h: shared models, tasks, and calls that go from a file to an
+/* test_at_once.c - chapters 12, 26 and 37 of fvgpt_clip.h: shared models, tasks, and calls that go from a file to an
    answer.  Each is compared with the long way through the chapters before it.  Run from the repository root; writes
    small files below build/test-at-once.
 

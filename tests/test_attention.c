@@ -1,4 +1,4 @@
-/* Chapter 37 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
+/* Chapter 38 of fvgpt_clip.h: attention maps.  Grad-CAM is compared, for each branch, with a map whose gradient comes
    from central differences of a last block computed in double precision.  Writes nothing. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
@@ -399,7 +399,7 @@ static double score(const world *w, int branch, int label, double b, const float
   return with_head(w, branch, label, raw, prompts_score(w, branch, label, b, f_clip, e));
 }
 
-/* grid -> map of greatest value 1, as chapter 37's story has it */
+/* grid -> map of greatest value 1, as chapter 38's story has it */
 static void spread(const double grid[PATCHES], double map[PIXELS]) {
   double max = 0, u, v;
   int x, y, i, j;

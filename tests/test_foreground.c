@@ -1,4 +1,4 @@
-/* Chapter 38: masks made by CLIP itself.  The pieces against plain ones, then examples/tiny-clip on pictures whose exact
+/* Chapter 39: masks made by CLIP itself.  The pieces against plain ones, then examples/tiny-clip on pictures whose exact
    mask is known.  Run from the repository root. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_PTHREADS
@@ -196,7 +196,7 @@ static void test_confidence(void) {
 }
 
 /* ---- a learner's prompts ---- */
-/* A square picture of the tower's size enters it as it is: what is then before the last block must be what chapter 37
+/* A square picture of the tower's size enters it as it is: what is then before the last block must be what chapter 38
    computes for the same learner, and so must the patches' features be. */
 static void test_learner(const char *method) {
   const int n_patch = m->vision.n_token - 1, d = m->embed_dim;
@@ -221,7 +221,7 @@ static void test_learner(const char *method) {
   pass.cosine = cosine;
   check(!fvg__run_pass(&pass, fvg__clip_tape(m), &picture[1]), "a pass with prompts");
   fvg_tape_clear(m->tape);
-  check(!fvg_image_normalize(c, chw, &picture[1], &m->preprocess) && !fvg__reach_last_block(t, m, l, chw, &last), "chapter 37");
+  check(!fvg_image_normalize(c, chw, &picture[1], &m->preprocess) && !fvg__reach_last_block(t, m, l, chw, &last), "chapter 38");
   {
     fvg_node *f = fvg__foreground_features(m, last.x, n_patch, FVG_KEY_KEY);
     check(f != NULL && last.n_prompt == (fvg__learner_parts(l) > 1 ? last.x->rows - 1 - n_patch : 0), "features");
@@ -233,7 +233,7 @@ static void test_learner(const char *method) {
         ok &= fabs(sum - (double)cosine[i * n_patch + k]) < 2e-5;
       }
   }
-  check(ok, "the same features as through chapter 37");
+  check(ok, "the same features as through chapter 38");
   {
     fvg_image made;
     float *g = (float *)malloc(sizeof(float) * (size_t)(WORLD_THINGS * d));

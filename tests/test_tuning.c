@@ -1,4 +1,4 @@
-/* Chapters 32 to 36 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
+/* Chapters 32 to 37 of fvgpt_clip.h: views of pictures and masks, training, calibration, DPC, classifiers,
    checkpoints.  Run from the repository root; writes small pictures and checkpoints under build/test-tuning. */
 #define FVGPT_PTHREADS
 #define FVGPT_IMPLEMENTATION
