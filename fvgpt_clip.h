@@ -15052,8 +15052,6 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-FVG__OFTEN_RUN
-
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
@@ -16023,6 +16021,8 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
   return FVG_OK;
 }
 #endif
+
+FVG__OFTEN_RUN
 
 /*==================================================================================================
  * CHAPTER 32  VIEWS: what training sees of a picture
