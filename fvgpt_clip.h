@@ -10846,6 +10846,7 @@ FVG_DEF fvg_node *fvg_learner_loss(fvg_learner *l, fvg_tape *t, const fvg_batch 
     step.z = method->scores(l, t, &l->packed, step.f, NULL);
   } else {
     step.g_raw = fvg__learner_texts_raw(l, t, &l->packed);
+    if (!step.g_raw) return fvg__give_up(t);
     step.g = fvg_normalize(step.g_raw);
     step.z = fvg__learner_scores(l, step.f, step.g);
   }
@@ -15381,8 +15382,6 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
   return s;
 }
 
-FVG__SELDOM_RUN_END
-
 /*==================================================================================================
  * CHAPTER 31  MASKS: what of a picture is its object
  *==================================================================================================
@@ -16352,6 +16351,8 @@ FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_item
   return FVG_OK;
 }
 #endif
+
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 32  VIEWS: what training sees of a picture
