@@ -84,15 +84,37 @@ static void make_checkpoint(fuzz_input *f, char kind, const char *method, int wi
   forget_tape(good_clip);
 }
 
-enum { N_GOOD = 9 };
+/* The model with matrices of eight bits, as fvg_clip_quantise writes it. */
+static void make_quantised(fuzz_input *to) {
+  static const char whole[] = "build/fuzz-q8/model.safetensors", small[] = "build/fuzz-q8/small.safetensors";
+  fvg_source s;
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  mkdir("build", 0777);
+  mkdir("build/fuzz-q8", 0777);
+  fuzz_write_file("build/fuzz-q8/config.json", (const uint8_t *)config, sizeof config - 1);
+  fuzz_write_file(whole, good_model.data, good_model.n);
+  if (fvg_clip_quantise(own, whole, small) || fvg_source_file(own, &s, small) || fvg_source_read_all(own, &bytes, &n, &s))
+    fault(fvg_error(own));
+  fvg_source_close(&s);
+  remove(whole);
+  remove(small);
+  append(to, "m", 1);
+  append(to, bytes, n);
+  fvg_bytes_free(own, bytes);
+}
+
+enum { N_GOOD = 10 };
 
 static int seed(fuzz_input *to, int i) {
-  static const char *const method[N_GOOD] = {"model", "KgCoOp", "MaPLe", "MMRL", "CoCoOp", "CoOp", "MMRLpp", "DePT_PromptSRC", "MaPLe"};
+  static const char *const method[N_GOOD] = {"model", "KgCoOp", "MaPLe", "MMRL", "CoCoOp", "CoOp", "MMRLpp", "DePT_PromptSRC", "MaPLe", "q8"};
   static fuzz_input made[N_GOOD];                      /* they are asked for again and again                      */
   if (i >= N_GOOD) return 0;
   if (!made[i].n && i == 0) {
     append(&made[i], "m", 1);
     append(&made[i], good_model.data, good_model.n);
+  } else if (!made[i].n && i == N_GOOD - 1) {
+    make_quantised(&made[i]);
   } else if (!made[i].n) {
     make_checkpoint(&made[i], i == 8 ? 'l' : 'c', method[i], i % 2);
     if (i != 5) hide_checksum(&made[i]);
@@ -223,7 +245,7 @@ static void try_more(void) {
 }
 
 static const char *const word[] = {
-  "\"trainer\":\"CoOp\"", "\"__metadata__\":{", "\"F32\"", "\"F16\"", "\"BF16\"", "\"I64\"", "\"shape\":[", "\"data_offsets\":[", "prompt_learner.",
+  "\"trainer\":\"CoOp\"", "\"__metadata__\":{", "\"F32\"", "\"F16\"", "\"BF16\"", "\"I8\"", ".weight_scale\"", "\"I64\"", "\"shape\":[", "\"data_offsets\":[", "prompt_learner.",
   "\"n_ctx\":\"", "\"class_specific\":\"1\"", "\"fdc_hidden\":\"", "\"gate_layers\":\"", "\\\"", "[\\\"a\\\"]", "65536", "1e300", "-1", NULL};
 
 static const fuzz_target target = {3000, begin, take, seed, change, word, try_more};

@@ -5,7 +5,7 @@
 #include "fuzzing.h"
 
 static int take(const uint8_t *data, size_t size) {
-  static const fvg_dtype types[] = {FVG_F32, FVG_F16, FVG_I32, FVG_U8};
+  static const fvg_dtype types[] = {FVG_F32, FVG_F16, FVG_I32, FVG_U8, FVG_I8};
   fvg_source s = fvg_source_memory(data, size, "fuzz");
   fvg_ctx *c = fuzz_context();
   fvg_weights *w;
@@ -17,7 +17,7 @@ static int take(const uint8_t *data, size_t size) {
   for (i = 0; w && i < fvg_weights_count(w); i++) {
     const char *name = fvg_weights_name(w, i);
     if (!fvg_weights_info(w, &x, name)) fault("a tensor that is listed cannot be found");
-    for (k = 0; k < 4; k++) {
+    for (k = 0; k < 5; k++) {
       if (!fvg_weights_get(w, &x, name, types[k]) == !x.data) fault("status and data disagree");
       fvg_tensor_free(c, &x);
     }
@@ -39,7 +39,7 @@ static void make_safetensors(fuzz_input *s) {
   memset(t, 0, sizeof t);
   for (i = 0; i < 5; i++) {
     static const char *name[] = {"a.weight", "a.bias", "ids", "mask", "\xC3\xA9\n"};
-    static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_I64, FVG_U8, FVG_BF16};
+    static const fvg_dtype type[] = {FVG_F32, FVG_F16, FVG_I64, FVG_I8, FVG_BF16};
     t[i].name = name[i];
     t[i].tensor.type = type[i];
     t[i].tensor.data = value;

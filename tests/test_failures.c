@@ -120,6 +120,7 @@ static void write_world(fvg_ctx *c) {
   write_text(ROOT "/split.json", "{\"train\": [[\"0.ppm\", 0, \"cat\"], [\"1.ppm\", 1, \"dog\"], [\"2.ppm\", 0, \"cat\"], "
                                  "[\"3.ppm\", 1, \"dog\"]], \"val\": [], \"test\": [[\"0.ppm\", 0, \"cat\"], [\"1.ppm\", 1, \"dog\"]]}");
   write_text(MODEL "/config.json", config);
+  write_text(OUT "/config.json", config);
   write_text(MODEL "/merges.txt", merges);
   write_text(MODEL "/preprocessor_config.json", "{\"size\": {\"shortest_edge\": 4}, \"crop_size\": 4, \"resample\": 3}");
   f = fopen(MODEL "/model.safetensors", "wb");
@@ -133,6 +134,20 @@ static fvg_status load_model(world *w) {
   fvg_clip *m = NULL;
   const fvg_status s = fvg_clip_open(w->c, &m, MODEL, NULL, FVG_F32);
   if (!s) w->out[0] = m->logit_scale + (float)m->preprocess.resize;
+  fvg_clip_free(m);
+  return s;
+}
+
+/* Eight bits: converted on loading, written to a file of their own, and read from there. */
+static fvg_status load_eight_bits(world *w) {
+  fvg_clip *m = NULL;
+  fvg_status s = fvg_clip_open(w->c, &m, MODEL, NULL, FVG_Q8);
+  if (!s) s = fvg_clip_encode_texts(m, w->out, word, CLASSES);
+  fvg_clip_free(m);
+  m = NULL;
+  if (!s) s = fvg_clip_quantise(w->c, MODEL, SAVED);
+  if (!s) s = fvg_clip_open(w->c, &m, SAVED, MODEL "/merges.txt", FVG_F32);
+  if (!s) s = fvg_clip_encode_texts(m, w->out + 64, word, CLASSES);
   fvg_clip_free(m);
   return s;
 }
@@ -507,6 +522,7 @@ int main(int argc, char **argv) {
   }
   w.method = fvg_method_find("CoOp");
   sweep(&w, "loading", "a model", load_model);
+  sweep(&w, "loading", "eight bits", load_eight_bits);
   sweep(&w, "encoding", "pictures and texts", encode);
   sweep(&w, "opening", "a data set", open_data);
   sweep(&w, "classifying", "a file", classify);
