@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #define FVGPT_NO_STDIO
 #define FVGPT_NO_MALLOC
+#undef FVGPT_STB_IMAGE                                   /* which uses malloc */
 #include "random_model.h"
 
 static const char *const names[] = {"cat", "cab", "photo"};
