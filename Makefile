@@ -9,7 +9,7 @@ FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.
 TOOLS   = $(BUILD)/fvgpt $(BUILD)/world $(BUILD)/pretrain $(BUILD)/replay $(BUILD)/random_clip $(BUILD)/bench
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 LINKED  = $(patsubst %,$(BUILD)/%,test_clip test_fvgpt test_heads_clip test_memory test_optimizers test_pytorch test_stopping \
-  test_tiny_clip test_world)
+  test_tiny_clip test_world fuzz_configs fuzz_data fuzz_heads fuzz_json fuzz_merges fuzz_safetensors fuzz_states fuzz_text)
 TESTS   = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c tests/fuzz_*.c))
 
 help:
@@ -93,7 +93,7 @@ LEVEL = -O1 -DFVGPT_STATIC
 $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
 
 # These multiply little, and need the kernels of one level only.
-SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images fuzz_safetensors
+SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images
 $(patsubst %,$(BUILD)/%,$(SCALAR)): LEVEL = -O1 -DFVGPT_STATIC -DFVGPT_NO_SIMD
 
 # A program of two halves: one has the whole library, the other the one without training.
