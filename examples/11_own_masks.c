@@ -1,36 +1,46 @@
 /* 11 - own masks on own pictures: FVG-PT with masks from a file, from CLIP, and from your own code.
-        cc -O2 -I.. 11_own_masks.c -o own_masks -lm && ./own_masks tiny-clip ../build/demo/things    (after make demo)
+        cc -O2 -I.. 11_own_masks.c -o own_masks -lm
+        ./own_masks tiny-clip ../build/demo/things                                    (after make demo)
 
-   To learn here: where masks come from, and how good they must be.  A data set that has a folder mask/ needs nothing.
-   fvg_foreground lets CLIP make masks.  fvg_dataset_set_mask takes any that you compute; here it is the oldest trick of
-   all: what does not look like the edge of the picture is the thing.  For each of the three the program prints how far
-   the masks agree with those in the files (IoU: 1 is the same, 0 has nothing in common), and what FVG-PT on the same
-   CoOp makes of them. */
+   To learn here: where masks come from, and how good they must be.  A data set that has a folder
+   mask/ needs nothing.  fvg_foreground lets CLIP make masks.  fvg_dataset_set_mask takes any that
+   you compute; here it is an old trick: what has no colour of the picture's edge is the thing.
+
+   For each of the three the program prints how far the masks agree with those in the files (IoU:
+   1 is the same, 0 has nothing in common), and what FVG-PT makes of them, on the same CoOp.  All
+   three raise CoOp's H here.  The best masks are not the best row, but a row is one run on 320
+   base and 320 new pictures, where one picture is 0.31: this is too little to rank masks by. */
 #define FVGPT_IMPLEMENTATION
 #define FVGPT_DIRENT                             /* list folders through <dirent.h> */
 #include "fvgpt_clip.h"
 
-/* Your own code: a pixel is foreground if it is far from the mean colour of the picture's edge. */
-static fvg_status mask_by_colour(fvg_ctx *c, fvg_image *mask, const fvg_image *picture) {
-  int w = picture->width, h = picture->height, n = 0;
-  double mean[3] = {0, 0, 0};
-  memset(mask, 0, sizeof *mask);
-  mask->pixels = FVG_NEW_ARRAY(c, uint8_t, (size_t)w * (size_t)h);
-  if (!mask->pixels) return FVG_E_NOMEM;
-  mask->width = w;
-  mask->height = h;
-  mask->channels = 1;
+/* How far a pixel's colour is from the nearest one at the edge of the picture. */
+static int distance_to_edge(const fvg_image *picture, int pixel) {
+  const int w = picture->width, h = picture->height;
+  const uint8_t *colour = picture->pixels + 3 * pixel;
+  int nearest = 3 * 255;
+  for (int i = 0; i < w * h; i++) {
+    const int inside = i > w && i < w * (h - 1) && i % w > 0;
+    if (inside) i += w - 1 - i % w;              /* on to the last pixel of the row */
+    const uint8_t *edge = picture->pixels + 3 * i;
+    int distance = 0;
+    for (int k = 0; k < 3; k++) distance += abs(colour[k] - edge[k]);
+    if (distance < nearest) nearest = distance;
+  }
+  return nearest;
+}
 
-  for (int i = 0; i < w * h; i++) {
-    if (i % w && i % w != w - 1 && i / w && i / w != h - 1) continue;
-    for (int k = 0; k < 3; k++) mean[k] += picture->pixels[3 * i + k];
-    n++;
-  }
-  for (int i = 0; i < w * h; i++) {
-    double distance = 0;
-    for (int k = 0; k < 3; k++) distance += fabs(picture->pixels[3 * i + k] - mean[k] / n);
-    mask->pixels[i] = distance > 150 ? 255 : 0;
-  }
+/* Your own code.  The threshold of 20 grey levels fits the pictures of this world. */
+static fvg_status mask_by_colour(fvg_ctx *c, fvg_image *mask, const fvg_image *picture) {
+  const int n = picture->width * picture->height;
+  memset(mask, 0, sizeof *mask);
+  mask->pixels = FVG_NEW_ARRAY(c, uint8_t, (size_t)n);
+  if (!mask->pixels) return FVG_E_NOMEM;
+
+  mask->width = picture->width;
+  mask->height = picture->height;
+  mask->channels = 1;
+  for (int i = 0; i < n; i++) mask->pixels[i] = distance_to_edge(picture, i) > 20 ? 255 : 0;
   return FVG_OK;
 }
 
@@ -50,7 +60,7 @@ static fvg_status set_own_masks(fvg_dataset *d, const fvg_items *items) {
 }
 
 /* The mean IoU of the masks in use with those in the files. */
-static fvg_status compare_masks(double *iou, const fvg_dataset *used, const fvg_dataset *files, const fvg_items *items) {
+static fvg_status compare(double *iou, const fvg_dataset *used, const fvg_dataset *files, const fvg_items *items) {
   fvg_status s = FVG_OK;
   *iou = 0;
   for (int i = 0; !s && i < items->n; i++) {
@@ -78,7 +88,7 @@ static fvg_status train_and_test(fvg_clip *m, const char *name, const fvg_task *
   fvg_views *v = NULL;
   fvg_base_to_new score;
   double iou = 0;
-  fvg_status s = compare_masks(&iou, task->dataset, files, &task->items);
+  fvg_status s = compare(&iou, task->dataset, files, &task->items);
   if (!s) s = fvg_views_new(m, &v, task->dataset, &plain);
   if (!s) s = fvg_fvgpt_new(m->ctx, &fvgpt, &modules);
   if (!s) s = fvg_fvgpt_train(fvgpt, coop, v, task, NULL);
@@ -103,12 +113,15 @@ static fvg_status run(fvg_clip *m, const char *root) {
   plain.augment = FVG_AUGMENT_NONE;
   plain.no_foreground = 1;                       /* CoOp needs no masks */
   words.ctx_init = "a photo of a";
+  fvg_base_to_new score;
   fvg_status s = fvg_dataset_open(m->ctx, &d, &where);
   if (!s) s = fvg_dataset_open(m->ctx, &files, &where);
   if (!s) s = fvg_task_draw(&task, &d, &sixteen);
   if (!s) s = fvg_views_new(m, &v, &d, &plain);
   if (!s) s = fvg_learner_new(m, &coop, task.class_name, task.n_class, &words);
   if (!s) s = fvg_learner_train(coop, v, &task, NULL);
+  if (!s) s = fvg_test_base_to_new(m, &score, &d, coop, NULL, NULL);
+  if (!s) printf("CoOp, no masks            base %6.2f   new %6.2f   H %6.2f\n", score.base, score.new_, score.h);
 
   if (!s) s = train_and_test(m, "from files", &task, &files, coop);
   if (!s) s = fvg_foreground_new(m, &maker, task.class_name, task.n_class, NULL);
