@@ -26,6 +26,10 @@ lines() { [ "$(wc -l <"$1")" -eq "$2" ]; }
 rm -rf "$work"
 mkdir -p "$work"
 
+# threads: an option, else the environment
+FVGPT_THREADS=many refused "a number of threads that is none" "FVGPT_THREADS=many: a whole number from 1 to 256" info --model "$model"
+check "the option goes first" sh -c "FVGPT_THREADS=0 '$fvgpt' info --threads 2 --model '$model' >'$work/info'"
+
 # help: every page fits a screen, and every option of the source is on one
 "$fvgpt" help >"$work/help"
 commands=$(sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' "$work/help")

@@ -2,6 +2,7 @@
    This file chooses the command; each command has a file of its own, and the work is done in the
    headers.  All files of the program are tools/fvgpt.c and tools/fvgpt_*.c. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fvgpt_attend.h"
@@ -108,13 +109,20 @@ static int new_context(fvg_ctx **c, const common_options *o, display *d) {
           o->simd);
     return 0;
   }
+  const int n_threads = o->threads ? o->threads : default_threads();
+  if (!n_threads) {
+    print(stderr, "fvgpt: FVGPT_THREADS=%s: a whole number from 1 to 256 is expected\n",
+          getenv("FVGPT_THREADS"));
+    return 0;
+  }
+
   fvg_desc desc;
   memset(&desc, 0, sizeof desc);
   desc.user = d;
   desc.progress = show_progress;
   desc.log = show_log;
   desc.cancelled = is_stopped;
-  desc.n_threads = o->threads ? o->threads : processors();
+  desc.n_threads = n_threads;
   desc.simd = simd;
   catch_stops();
   if (fvg_init(c, &desc)) {

@@ -18,7 +18,7 @@ typedef struct common_options {
   const char *command;               /* its name                                                 */
   int argc;
   char **argv;
-  int threads;                       /* 0: as many as there are processors                       */
+  int threads;                       /* 0: default_threads()                                     */
   const char *simd, *merges;         /* NULL: not given                                          */
   const char *weights;               /* f32, bf16 or q8; NULL: not given                         */
   const char *model;

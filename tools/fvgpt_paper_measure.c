@@ -53,7 +53,7 @@ static int is_stopped(void *user) {
 static fvg_status open_beside(const tuning *t, fvg_ctx **c, fvg_clip **m) {
   fvg_desc desc;
   memset(&desc, 0, sizeof desc);
-  desc.n_threads = t->o->common.threads ? t->o->common.threads : processors();
+  desc.n_threads = t->o->common.threads ? t->o->common.threads : default_threads();
   desc.simd = fvg_simd_level(t->m->ctx);
   desc.cancelled = is_stopped;
   if (fvg_init(c, &desc)) return FVG_E_NOMEM;

@@ -96,13 +96,22 @@ void pause_for(double seconds) {
 #endif
 }
 
-int processors(void) {
+static int processors(void) {
 #ifdef _WIN32
   const char *n = getenv("NUMBER_OF_PROCESSORS");
   return n && atoi(n) > 0 ? atoi(n) : 1;
 #else
   return (int)sysconf(_SC_NPROCESSORS_ONLN);
 #endif
+}
+
+int default_threads(void) {
+  const char *wanted = getenv("FVGPT_THREADS");
+  if (!wanted || !*wanted) return processors();
+
+  char *end;
+  const long n = strtol(wanted, &end, 10);
+  return *end || n < 1 || n > 256 ? 0 : (int)n;
 }
 
 #ifdef _WIN32

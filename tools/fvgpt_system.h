@@ -19,7 +19,8 @@ int is_terminal(FILE *stream);
 /* Seconds since some moment. */
 double now(void);
 void pause_for(double seconds);
-int processors(void);
+/* $FVGPT_THREADS, else as many as there are processors; 0: that is no number from 1 to 256. */
+int default_threads(void);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
 
