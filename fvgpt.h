@@ -101,7 +101,7 @@
 
    3. MEMORY.  Everything comes from one allocator.  It is malloc, unless the desc names another one
       or a fixed arena, as it must with FVGPT_NO_MALLOC.  fvg_mem_used and fvg_mem_peak count the
-      bytes.
+      bytes.  examples/14_no_heap.c measures how large an arena must be.
 
       A tape keeps the memory that it has reserved.  A training loop that clears its tape at each
       step therefore allocates nothing once it has warmed up.  Under AddressSanitizer every tensor

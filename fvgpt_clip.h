@@ -95,7 +95,8 @@
       eight bits, a quarter of the memory and two to three times as fast; features then differ by
       about a hundredth.  FVG_BF16 halves the memory; it is faster where the CPU multiplies bfloat16
       (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than f32, in whose arithmetic they
-      are computed.  Gradients and what is trained are f32 in every case.
+      are computed.  Gradients and what is trained are f32 in every case.  examples/15_quantise.c
+      compares FVG_F32 and FVG_Q8.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
@@ -188,7 +189,7 @@
              if (!s) s = fvg_foreground_mask_items(maker, &data, &base.items);
              fvg_foreground_free(maker);
 
-      fvg_dataset_set_mask gives a picture any other mask.
+      fvg_dataset_set_mask gives a picture any other mask (examples/11_own_masks.c).
 
    8. PROTOCOL.  A task (fvg_task) is what training and testing work on: pictures to tell apart, and
       the names to tell them by.  fvg_task_draw makes one from a split of a data set (train, val,
@@ -249,6 +250,9 @@
       What they make of a picture is a row of two or three features (fvg_learner_feature_width), and
       views of a tuned learner hold such rows.  DPC makes two learners of a tuned one, for base and
       for new classes.
+
+      fvg_learner_loss gives a learner's loss to a training loop of your own;
+      examples/13_own_method.c makes a method that the library does not have.
 
       Settings are published for each protocol, and for some data sets, by FVG-PT's fork of the
       trainers and by the methods' own repositories.  fvg_method_recipe and fvg_fvgpt_recipe look
@@ -20533,7 +20537,8 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
 /*==================================================================================================
  * CHAPTER 38  ATTENTION MAPS: where a classifier looks
  *==================================================================================================
-   Which patches speak for a class?  There are three answers.
+   Which patches speak for a class?  There are three answers; examples/12_maps_by_hand.c computes
+   the first and the third by public functions alone.
 
    Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) asks the gradient of the class's score z.  Of
    a layer's output A [T,w], one row per token, only the rows of the P patches count:

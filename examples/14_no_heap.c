@@ -126,7 +126,7 @@ static fvg_status run(size_t bytes, size_t *peak) {
   fvg_normalize_rows(f_fg, PICTURES, WIDTH);
   if (!s) s = train(c, &batch, m->logit_scale);
 
-  if (s && s != FVG_E_NOMEM) fprintf(stderr, "%s\n", fvg_error(c));
+  if (s && !quiet) fprintf(stderr, "%s\n", fvg_error(c));
   *peak = fvg_mem_peak(c);
   fvg_clip_free(m);
   fvg_free(c);

@@ -25,8 +25,9 @@ static fvg_status print_row(const char *name, const char *model, fvg_dtype keep_
   const int kilobytes = (int)(fvg_mem_used(c) / 1024);             /* before anything is computed */
 
   static fvg_dataset_desc where;                 /* static: all zero, and zeros stand for defaults */
-  static fvg_dataset d;
+  fvg_dataset d;
   fvg_base_to_new score;
+  memset(&d, 0, sizeof d);
   where.root = root;
   if (!s) s = fvg_dataset_open(c, &d, &where);
   if (!s) s = fvg_test_base_to_new(m, &score, &d, NULL, NULL, NULL);
