@@ -12,6 +12,7 @@
    if it can.  Steps of training do not add up. */
 #define FVGPT_NO_STDIO                           /* the library opens no files */
 #define FVGPT_NO_MALLOC                          /* and has no heap */
+#undef FVGPT_STB_IMAGE                           /* which has a heap; pictures are PNM here */
 #define FVGPT_IMPLEMENTATION
 #include "fvgpt_clip.h"
 
