@@ -8568,14 +8568,36 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *
   FVG__EACH_ROW(FVG__KEEP)
 }
 
+#ifdef __OPTIMIZE_SIZE__
+/* Small code: rows are taken by eights, fours, twos and ones, which is four bodies instead of one
+   for each number of rows. */
+FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__narrow_tile *t, FVG__SUM *sum) {
+  fvg__narrow_tile part = *t;
+  int n = 0;
+
+  for (int left = t->rows; left > 0; left -= n) {
+    if (FVG__TILE_ROWS >= 8 && left >= 8) FVG__NAME(sum_rows)(&part, n = 8, sum);
+    else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum);
+    else if (left >= 2) FVG__NAME(sum_rows)(&part, n = 2, sum);
+    else FVG__NAME(sum_rows)(&part, n = 1, sum);
+    part.a += n * part.a_row;
+    sum += 2 * n * FVG__LANES;
+  }
+}
+#endif
+
 /* The tile itself: sums over k, then scales, bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
   FVG__SUM sum[FVG__TILE_ROWS * 2 * FVG__LANES];
+#ifdef __OPTIMIZE_SIZE__
+  FVG__NAME(sum_in_parts)(t, sum);
+#else
 #define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum); break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
+#endif
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
