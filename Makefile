@@ -96,10 +96,11 @@ $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
 SCALAR = test_data test_files test_formats test_images test_tokenizer fuzz_images
 $(patsubst %,$(BUILD)/%,$(SCALAR)): LEVEL = -O1 -DFVGPT_STATIC -DFVGPT_NO_SIMD
 
-# A program of two halves: one has the whole library, the other the one without training.
-$(BUILD)/test_no_training: tests/test_no_training.c tests/tuned_files.c tests/tuned_files.h $(HEADERS)
+# A program of two halves: one is without training, the other has the whole library.
+$(BUILD)/test_no_training: tests/test_no_training.c tests/tuned_files.c tests/tuned_files.h tests/linked.h $(BUILD)/tools/fvgpt_library.o
 	@mkdir -p $(BUILD)
-	$(CC) -std=c99 $(CFLAGS) $(LEVEL) tests/test_no_training.c tests/tuned_files.c -o $@ -lm
+	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) -include tests/linked.h -c tests/tuned_files.c -o $(BUILD)/tuned_files.o
+	$(CC) -std=c99 $(CFLAGS) $(LEVEL) tests/test_no_training.c $(BUILD)/tuned_files.o $(BUILD)/tools/fvgpt_library.o -o $@ -lm -lpthread
 
 # Tests that call public functions alone take the bodies from the program, which has them anyway.
 LIBRARY = $(BUILD)/tools/fvgpt_library.o

@@ -581,8 +581,10 @@ refused "a folder without pictures" "no pictures in this folder" classify --mode
 
 # masks in other encodings give the checkpoint of the plain ones
 foreground="tune --model $model --trainer FVGPT_CoOp --seeds 1 --epochs 1 --shots 2 --augment none"
+cp -r "$data" "$work/ten"                                # ten pictures of each class
+rm "$work/ten"/*/0[12]?.ppm "$work/ten"/mask/*/0[12]?.pgm
 recode() {                                               # recode NAME SCRIPT: the data set with masks of other values
-  cp -r "$data" "$work/$1"
+  cp -r "$work/ten" "$work/$1"
   for f in "$work/$1"/mask/*/*.pgm; do LC_ALL=C tr '\000\377' "$2" <"$f" >"$work/mask.pgm"; mv "$work/mask.pgm" "$f"; done
   "$fvgpt" $foreground --data "$work/$1" $3 --out "$work/$1-out" >"$work/stdout" 2>"$work/stderr" &&
     cmp "$work/plainmasks-out/FVGPT_CoOp/seed1/checkpoint.safetensors" "$work/$1-out/FVGPT_CoOp/seed1/checkpoint.safetensors"

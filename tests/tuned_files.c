@@ -2,9 +2,6 @@
    library, with the scores that it gives a picture. Values are drawn, not trained: they only have to differ from those
    that a new learner starts with. */
 #define FVGPT_IMPLEMENTATION
-#ifndef FVGPT_STATIC
-#define FVGPT_STATIC                  /* the other half has functions of the same names */
-#endif
 #include "../fvgpt_clip.h"
 #include "tuned_files.h"
 
