@@ -69,7 +69,7 @@ for header in fvgpt.h fvgpt_clip.h; do
   printf '#define FVGPT_IMPLEMENTATION\n#include "%s"\nint main(void) { return 0; }\n' "$header" >"$(one "$header")"
   printf '#include "%s"\nint user(void);\nint user(void) { return FVG_OK; }\n' "$header" >"$here/two_$header.c"
 done
-printf '#define STB_IMAGE_IMPLEMENTATION\n#include <stb/stb_image.h>\n#define FVGPT_IMPLEMENTATION\n%s\n' \
+printf '#define STB_IMAGE_IMPLEMENTATION\n#include <stb/stb_image.h>\n#define FVGPT_IMPLEMENTATION\n%s\n%s\n' \
   '#include "fvgpt_clip.h"' 'int main(void) { return 0; }' >"$here/stb_first.c"
 warnings="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I."
 
@@ -103,10 +103,11 @@ if platform gcc "C99, C11, C17, C2x with all warnings, every option" gcc /usr/in
   job "gcc -std=c99 -O0 -I. -c $(one fvgpt_clip.h) -o OUT && [ -z \"\$(nm -g --defined-only OUT | awk '{print \$3}' | grep -v -E '^(fvg_[a-z].*|main)\$')\" ]"
   job "! gcc -ffast-math -I. -c $(one fvgpt_clip.h) -o OUT 2>/dev/null"
   for tool in "tools/fvgpt*.c" $(ls tools/*.c | grep -v fvgpt) tests/replay.c; do
-    job "gcc -std=c99 -O1 $warnings -DFVGPT_PTHREADS -DFVGPT_DIRENT -DFVGPT_STB_IMAGE $tool -o OUT -lm -lpthread"
+    [ "$tool" = "tools/fvgpt*.c" ] && static="" || static=-DFVGPT_STATIC
+    job "gcc -std=c99 -O1 $static $warnings -DFVGPT_PTHREADS -DFVGPT_DIRENT -DFVGPT_STB_IMAGE $tool -o OUT -lm -lpthread"
   done
   for example in examples/*.c; do
-    job "gcc -O1 -I. $example -o OUT -lm -lpthread"
+    job "gcc -std=c99 $warnings -fsyntax-only $example"
     job "g++ -x c++ -std=c++11 -Wall -Wextra -Werror -fsyntax-only -I. $example"
   done
   job "sh tests/include_orders.sh $build"
