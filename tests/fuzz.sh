@@ -12,14 +12,24 @@ FLAGS=${FLAGS:--O1 -g -fsanitize=address,undefined,float-cast-overflow -fno-sani
 STB=$(make -s stb)
 export FVGPT_CACHE=none
 here=$(pwd)
+mkdir -p "$build/fuzz"
+library=$build/fuzz/library.o
+linked=" $(make -s linked) "
 passed=0
 failed=0
+bodies() {                                               # what a fuzzer is built from: the headers' bodies are in itself, or in the library
+  case "$linked" in
+    *" fuzz_$1 "*) echo "-include tests/linked.h tests/fuzz_$1.c $library -lpthread" ;;
+    *) echo "-DFVGPT_STATIC tests/fuzz_$1.c" ;;
+  esac
+}
+clang -std=c99 $FLAGS $STB -DFVGPT_PTHREADS -DFVGPT_DIRENT -fsanitize=fuzzer-no-link -c tools/fvgpt_library.c -o "$library" || exit 1
 for name; do
   folder=$build/fuzz/$name
   mkdir -p "$folder/corpus"
   { make -s BUILD="$build" "$build/fuzz_$name" && cp "$build/fuzz_$name" "$folder/seeds" &&
     (cd "$folder" && ./seeds 0 corpus) &&
-    clang -std=c99 $FLAGS $STB -DFVGPT_STATIC -fsanitize=fuzzer -DFVG_LIBFUZZER "tests/fuzz_$name.c" -o "$folder/fuzz" -lm &&
+    clang -std=c99 $FLAGS $STB -fsanitize=fuzzer -DFVG_LIBFUZZER $(bodies "$name") -o "$folder/fuzz" -lm &&
     cd "$folder" && ./fuzz -max_total_time="$seconds" -max_len=40000 -timeout=30 -rss_limit_mb=2048 -dict=corpus.dict \
       -print_final_stats=1 corpus; } >"$folder/log" 2>&1
   status=$?
