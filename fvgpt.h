@@ -3597,7 +3597,7 @@ static const char *fvg__json_decimal(fvg__json_reader *r, double *out) {
     return "expected a digit in the exponent";
 
   *out = fvg__json_scale(mantissa, exponent);
-  if (*out > 1.7976931348623157e308) return "number too large for a double";
+  if (*out > DBL_MAX) return "number too large for a double";
   if (negative) *out = -*out;
   return NULL;
 }

@@ -132,6 +132,7 @@ fi
 # Whatever a platform could do otherwise than x86-64 under glibc: arithmetic, byte order, sizes, files, words, pictures.
 # test_kernels repeats its work with many numbers of threads; emulators, which take fifty times as long, do it with one.
 everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio"
+emulators="optimizers fvgpt files context formats pytorch no_stdio"
 brief="-DFVG_BRIEF"
 
 # classify "COMPILE" "RUN": the program of examples/02_zero_shot.c says the same as here, of the tiny CLIP and a picture.
@@ -155,7 +156,7 @@ printf 'int main(void) { return 0; }\n' >"$here/nothing.c"
 if $m32 "$here/nothing.c" -o "$here/nothing" 2>/dev/null && "$here/nothing" 2>/dev/null; then run32=""; fi
 intel32() {                          # intel32 NAME "what it is" FLAGS
   platform "$1" "$2" gcc-12 "$gcc32" /usr/lib32/libc.a ${run32:-sh} || return
-  tests "$m32 ${run32:+$brief} $3" "$run32" $everywhere
+  tests "$m32 ${run32:+$brief} $3" "$run32" $emulators
   classify "$m32 $3" "$run32"
 }
 intel32 m32-x87 "32-bit x86, x87 arithmetic"  "-mfpmath=387"
@@ -165,16 +166,16 @@ if platform musl "x86-64 with musl, linked statically" musl-gcc; then
   classify "musl-gcc -std=c99 -O1 -static" ""
 fi
 
-emulated() {                         # emulated NAME "what it is" TARGET QEMU FLAGS
+emulated() {                         # emulated NAME "what it is" TARGET QEMU FLAGS TEST...
   platform "$1" "$2" "$3-gcc" "$4" || return
-  tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $everywhere
+  tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $emulators "${@:6}"
   classify "$3-gcc -std=c99 -O1 -static $5" "$4"
 }
-emulated aarch64 "64-bit Arm, NEON, under qemu-user"          aarch64-linux-gnu     qemu-aarch64 ""
+emulated aarch64 "64-bit Arm, NEON, under qemu-user"          aarch64-linux-gnu     qemu-aarch64 "" kernels operations quantised
 emulated armv7   "32-bit Arm, scalar, under qemu-user"        arm-linux-gnueabihf   qemu-arm     "-mfpu=neon-vfpv4"
 emulated riscv64 "RISC-V, under qemu-user"                    riscv64-linux-gnu     qemu-riscv64 ""
 emulated ppc64le "POWER, under qemu-user"                     powerpc64le-linux-gnu qemu-ppc64le ""
-emulated s390x   "IBM Z: big-endian, under qemu-user"         s390x-linux-gnu       qemu-s390x   ""
+emulated s390x   "IBM Z: big-endian, under qemu-user"         s390x-linux-gnu       qemu-s390x   "" kernels tokenizer images
 
 # ---- WebAssembly ----
 wasm() {
