@@ -132,6 +132,7 @@ fi
 # Whatever a platform could do otherwise than x86-64 under glibc: arithmetic, byte order, sizes, files, words, pictures.
 # test_kernels repeats its work with many numbers of threads; emulators, which take fifty times as long, do it with one.
 everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio"
+# What depends on a platform; they take fifty times as long.
 emulators="optimizers fvgpt files context formats pytorch no_stdio"
 brief="-DFVG_BRIEF"
 
