@@ -20249,7 +20249,9 @@ static fvg_status fvg__cosine_logits(fvg_classifier *k, const float *f, int n, c
 
 /* Gives the head its share L in the scores z [n, n_class]: (1 - L) z + L (f_raw w^T + b). */
 static fvg_node *fvg__with_head(const fvg_classifier *k, fvg_node *f_raw, fvg_node *z) {
-  if (!f_raw || !k->head_weight) return z;
+  if (!k->head_weight) return z;
+  if (!f_raw) return NULL;              /* it could not be made */
+
   fvg_tape *t = f_raw->tape;
   fvg_node *w = fvg_const(t, k->n_class, k->clip->embed_dim, k->head_weight);
   fvg_node *b = fvg_const(t, 1, k->n_class, k->head_bias);
