@@ -3540,8 +3540,8 @@ static int fvg__json_digits(fvg__json_reader *r, int fraction, uint64_t *mantiss
   return r->at > start;
 }
 
-/* The double nearest to mantissa * 10^exponent, and so to a number of up to 18 digits; one with more
-   may be off by a unit in the last place.  strtod would want the locale's decimal point.  A
+/* The double nearest to mantissa * 10^exponent, and so to a number of up to 18 digits; one with
+   more may be off by a unit in the last place.  strtod would want the locale's decimal point.  A
    product or quotient of two doubles that are exact is rounded once, which is enough; x87 code
    would round it twice. */
 static double fvg__json_scale(uint64_t mantissa, long exponent) {
@@ -8290,8 +8290,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    A row of numbers that are all below 1e-30 counts as zeros.
 
    Weights of eight bits and bfloat16 are called narrow, and so is everything here that knows both.
-   How they are multiplied depends on the instruction.  It takes `step` numbers of k at once from each
-   column of the panel, and the same numbers of x as one word of 32 bits:
+   How they are multiplied depends on the instruction.  It takes `step` numbers of k at once from
+   each column of the panel, and the same numbers of x as one word of 32 bits:
 
      vpdpbusd      AVX-512 VNNI, AVX-VNNI   4 products; it multiplies bytes without and with a sign,
                                             so 128 is added to q, and 128 sum_k p_ik is taken off

@@ -131,9 +131,7 @@ fi
 # ---- other C libraries and processors ----
 # Whatever a platform could do otherwise than x86-64 under glibc: arithmetic, byte order, sizes, files, words, pictures.
 # test_kernels repeats its work with many numbers of threads; emulators, which take fifty times as long, do it with one.
-everywhere="kernels operations transformer optimizers fvgpt heads files context tokenizer images formats pytorch no_stdio"
-# What depends on a platform; they take fifty times as long.
-emulators="optimizers fvgpt files context formats pytorch no_stdio"
+elsewhere="optimizers fvgpt files context formats pytorch no_stdio"
 brief="-DFVG_BRIEF"
 
 # classify "COMPILE" "RUN": the program of examples/02_zero_shot.c says the same as here, of the tiny CLIP and a picture.
@@ -157,19 +155,19 @@ printf 'int main(void) { return 0; }\n' >"$here/nothing.c"
 if $m32 "$here/nothing.c" -o "$here/nothing" 2>/dev/null && "$here/nothing" 2>/dev/null; then run32=""; fi
 intel32() {                          # intel32 NAME "what it is" FLAGS
   platform "$1" "$2" gcc-12 "$gcc32" /usr/lib32/libc.a ${run32:-sh} || return
-  tests "$m32 ${run32:+$brief} $3" "$run32" $emulators
+  tests "$m32 ${run32:+$brief} $3" "$run32" $elsewhere
   classify "$m32 $3" "$run32"
 }
 intel32 m32-x87 "32-bit x86, x87 arithmetic"  "-mfpmath=387"
 intel32 m32-sse "32-bit x86, SSE2 arithmetic" "-msse2 -mfpmath=sse"
 if platform musl "x86-64 with musl, linked statically" musl-gcc; then
-  tests "musl-gcc -std=c99 -O1 -static" "" $everywhere
+  tests "musl-gcc -std=c99 -O1 -static" "" $elsewhere tokenizer images
   classify "musl-gcc -std=c99 -O1 -static" ""
 fi
 
 emulated() {                         # emulated NAME "what it is" TARGET QEMU FLAGS TEST...
   platform "$1" "$2" "$3-gcc" "$4" || return
-  tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $emulators "${@:6}"
+  tests "$3-gcc -std=c99 -O1 -static $brief $5" "$4" $elsewhere "${@:6}"
   classify "$3-gcc -std=c99 -O1 -static $5" "$4"
 }
 emulated aarch64 "64-bit Arm, NEON, under qemu-user"          aarch64-linux-gnu     qemu-aarch64 "" kernels operations quantised
