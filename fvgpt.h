@@ -66,8 +66,8 @@
         FVGPT_NO_TRAINING      Nothing is trained, and files are only read.  Gradients, optimisers,
                                losses, the fitting of heads, and whatever writes models are left
                                out, here and in fvgpt_clip.h, with their declarations.  What loads
-                               a CLIP and whatever was tuned on it, and classifies, is left: two
-                               fifths of the code.
+                               a CLIP and whatever was tuned on it, and classifies, is left: half
+                               of the code.
 
       A program that is linked with -Wl,--gc-sections (on macOS -Wl,-dead_strip), after compiling
       with -ffunction-sections -fdata-sections, loses what it does not call without this macro, too:
@@ -1353,6 +1353,12 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    heap.  A file's content is a claim that somebody else makes: while a file of n bytes is read, no
    more than 64 n bytes and 64 MiB are given out for it, whatever its numbers say.
 
+   Messages.  They are written by functions of this chapter, not by vsnprintf, which follows the
+   locale and does not exist on every microcontroller.  A double is m 2^e, so its decimal digits
+   end, if only after up to 309 of them before the point and 1074 behind it.  All of them are made,
+   by multiplying or dividing m by powers of two, and then rounded once.  Reading goes the other
+   way.  So what is printed with 17 digits comes back as the same double.
+
    Threads.  fvg_parallel(c, job, arg, n) runs job(arg, 0) .. job(arg, n-1) in any order and
    waits.  The caller cuts the work into chunks by the shapes alone, which is why results do not
    depend on the number of threads.
@@ -1363,12 +1369,9 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    memory, which keeps a compiler from contracting them into fused operations. */
 
 #define FVG__ALIGN 64
-#if defined(__GNUC__) || defined(__clang__)
+
 /* A private function that only fvgpt_clip.h uses. */
-#define FVG__FOR_CLIP __attribute__((unused))
-#else
-#define FVG__FOR_CLIP
-#endif
+#define FVG__FOR_CLIP FVG__UNUSED
 
 /* Under AddressSanitizer the bytes that alignment leaves over after a block are forbidden, and the
    tape (chapter 9) gives every tensor a block of its own. */

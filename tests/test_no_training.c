@@ -15,13 +15,7 @@ static void check(int ok, const char *what) { if (ok) passed++; else { failed++;
 /* The probabilities of the picture's classes, as desc says; 0 if they cannot be had, or are not those expected. */
 static int same_scores(fvg_clip *m, const fvg_classifier_desc *desc, const float *expected) {
   float got[N_NAMES];
-  fvg_image image;
-  memset(&image, 0, sizeof image);
-  image.width = SIDE;
-  image.height = SIDE;
-  image.channels = 3;
-  image.pixels = tuned_pixels;
-
+  const fvg_image image = tuned_picture();
   fvg_classifier *k = NULL;
   int ok = !fvg_classifier_new(m, &k, tuned_names, N_NAMES, desc);
   int best = ok ? fvg_classifier_image(k, got, &image) : -1;

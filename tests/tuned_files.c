@@ -19,16 +19,6 @@ static int append(void *user, const void *bytes, size_t n) {
   return 0;
 }
 
-static fvg_image picture(void) {
-  fvg_image image;
-  memset(&image, 0, sizeof image);
-  image.width = SIDE;
-  image.height = SIDE;
-  image.channels = 3;
-  image.pixels = tuned_pixels;
-  return image;
-}
-
 static void draw_picture(void) {
   for (int i = 0; i < SIDE * SIDE * 3; i++) {
     int x = i / 3 % SIDE, y = i / 3 / SIDE;
@@ -50,7 +40,7 @@ static void disturb(fvg_parameter *const *list, int n, double deviation) {
 
 /* Scores the picture as desc says. */
 static int scored(fvg_clip *m, float *probability, const fvg_classifier_desc *desc) {
-  const fvg_image image = picture();
+  const fvg_image image = tuned_picture();
   fvg_classifier *k = NULL;
   int ok = !fvg_classifier_new(m, &k, tuned_names, N_NAMES, desc);
   if (ok) ok = fvg_classifier_image(k, probability, &image) >= 0;

@@ -1,11 +1,22 @@
-/* What tests/tuned_files.c, which has the whole library, hands to tests/test_no_training.c, which does not. */
+/* What tests/tuned_files.c, which has the whole library, hands to tests/test_no_training.c, which does not.  To be
+   included behind fvgpt_clip.h. */
 #ifndef TUNED_FILES_H
 #define TUNED_FILES_H
-#include <stddef.h>
 
 enum { N_NAMES = 4, N_BRANCHES = 5, SIDE = 40, N_HEADS = 6 };
 extern const char *const tuned_names[N_NAMES];
 extern unsigned char tuned_pixels[SIDE * SIDE * 3];                /* the picture that is classified, RGB */
+
+/* It as an image.  Both halves have an fvg_image, each from its own copy of the library. */
+static inline fvg_image tuned_picture(void) {
+  fvg_image image;
+  memset(&image, 0, sizeof image);
+  image.width = SIDE;
+  image.height = SIDE;
+  image.channels = 3;
+  image.pixels = tuned_pixels;
+  return image;
+}
 
 /* A checkpoint as it was written, and the scores that the library which wrote it gives the picture. */
 typedef struct tuned_file {

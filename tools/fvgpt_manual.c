@@ -415,7 +415,7 @@ static const page pages[] = {
    "  --simd LEVEL     scalar, sse2, avx2, avx512, neon or wasm; default: the best\n"
    "  --weights f32|bf16|q8   how matrices are kept: f32 is the default; bf16 takes\n"
    "                   half the memory, q8, integers of eight bits, a quarter and\n"
-   "                   half the time or less, while features differ by a hundredth.\n"
+   "                   half the time or less; features differ by some hundredths.\n"
    "                   Gradients, and what is trained, are f32 with each\n"
    "  --cache DIR|none features of pictures are kept there, and not computed again\n"
    "                   while nothing has changed (encode, tune, eval, report).\n"
