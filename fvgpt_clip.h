@@ -95,8 +95,8 @@
       eight bits, a quarter of the memory and two to three times as fast; features then have a
       cosine of about 0.999 with those of F32.  FVG_BF16 halves the memory; it is faster where the
       CPU multiplies bfloat16 (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than f32,
-      in whose arithmetic they are computed.  Gradients and what is trained are f32 in every case.  examples/15_quantise.c
-      compares FVG_F32 and FVG_Q8.
+      in whose arithmetic they are computed.  Gradients and what is trained are f32 in every case.
+      examples/15_quantise.c compares FVG_F32 and FVG_Q8.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
