@@ -563,6 +563,10 @@ static void test_printed_words(void) {
   check(ok, "at every size of the place");
   char text[32];
   const char *unknown = "%p %y %", *unknown_length = "%l";
+  char *four = (char *)malloc(4);                      /* without a closing 0: no more may be read */
+  if (four) memcpy(four, "abcd", 4);
+  check(four && fvg__print(text, sizeof text, "%.*s", 4, four) == 4 && strcmp(text, "abcd") == 0, "four letters of four");
+  free(four);
   check(fvg__print(text, sizeof text, unknown) == 7 && strcmp(text, "%p %y %") == 0 &&
         fvg__print(text, sizeof text, unknown_length) == 1, "what is not known stands there as it is");
 }

@@ -248,6 +248,47 @@ static void test_gradients(void) {
   fvg_tape_free(t);
 }
 
+/* x needs no gradient, but is multiplied by a parameter behind the weights. */
+enum { TWICE_M = 5, TWICE_N = 33, TWICE_K = 200 };
+typedef struct seen { fvg_tensor *w; fvg_parameter *p; int n; float y[2][TWICE_M * TWICE_N]; } seen;
+
+static fvg_node *linear_seen(fvg_tape *t, fvg_node *x, void *user) {
+  seen *k = (seen *)user;
+  fvg_node *y = linear_of(t, x, k->w);
+  if (y && k->n < 2) memcpy(k->y[k->n++], fvg_value(y), sizeof k->y[0]);
+  return fvg_mul(y, fvg_param(t, k->p));
+}
+
+/* What is run twice has the same values both times, and without gradients nothing is widened. */
+static void test_twice(void) {
+  static seen k;
+  static float quick[TWICE_M * TWICE_N];
+  const int dim[2] = {TWICE_M, TWICE_N};
+  fvg_parameter p;
+  fvg_tape *t = fvg_tape_new(c);
+  fill(W, TWICE_N * TWICE_K, 1);
+  fill(A, TWICE_M * TWICE_K, 1);
+  fvg_tensor w = matrix(W, TWICE_N, TWICE_K);
+  need(!fvg_tensor_quantise(c, &w) && !fvg_parameter_new(c, &p, "p", 2, dim), "weights and a parameter");
+  for (int i = 0; i < TWICE_M * TWICE_N; i++) ((float *)p.value.data)[i] = 1;
+
+  memcpy(quick, fvg_value(linear_of(t, fvg_const(t, TWICE_M, TWICE_K, A), &w)), sizeof quick);
+  t->no_grad++;
+  fvg_node *y = linear_of(t, fvg_const(t, TWICE_M, TWICE_K, A), &w);
+  t->no_grad--;
+  check(y && !memcmp(fvg_value(y), quick, sizeof quick), "without gradients, x is rounded");
+
+  k.w = &w;
+  k.p = &p;
+  y = fvg_recompute(fvg_const(t, TWICE_M, TWICE_K, A), linear_seen, &k);
+  need(y && !fvg_backward(fvg_sum(y)), "backward through what is run twice");
+  check(k.n == 2 && !memcmp(k.y[0], k.y[1], sizeof k.y[0]), "the same values both times");
+  check(!memcmp(p.grad, k.y[0], sizeof k.y[0]), "and the gradient is theirs");
+  fvg_tape_free(t);
+  fvg_parameter_free(c, &p);
+  fvg_tensor_free(c, &w);
+}
+
 static void test_refused(void) {
   fvg_tensor w = matrix(W, 2, 65537), small = matrix(W, 4, 6);
   fvg_tape *t = fvg_tape_new(c);
@@ -412,6 +453,7 @@ int main(void) {
   test_not_finite();
   test_bfloat();
   test_gradients();
+  test_twice();
   test_refused();
   make_random_model();
   test_models(&q8);
