@@ -4,7 +4,7 @@
 fvgpt runs on a pseudo terminal.  The time between any two pieces of its output is measured, from the start to Ctrl-C,
 and what came is put on a screen as a terminal would: nothing of progress may stay in other lines, and none is longer
 than 80 columns.  With b32 or b16, a CLIP of that size with random weights, loading and single steps take seconds; tiny
-is the CLIP of examples/.  The limit has slack for a busy machine: PROGRESS_LIMIT seconds, else 1.5.
+is the CLIP of examples/.  The limit has slack for a busy machine: PROGRESS_LIMIT seconds, else 3.
 """
 import os, pty, re, select, shutil, signal, subprocess, sys, time
 import slow_model
@@ -12,7 +12,7 @@ import slow_model
 build = sys.argv[1]
 size = sys.argv[2] if len(sys.argv) > 2 else "b32"
 seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4 if size == "tiny" else 60
-limit = float(os.environ.get("PROGRESS_LIMIT", "1.5"))
+limit = float(os.environ.get("PROGRESS_LIMIT", "3"))
 work = os.path.join(build, "progress")
 fvgpt = os.path.join(build, "fvgpt")
 passed = failed = 0
