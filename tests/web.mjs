@@ -195,6 +195,24 @@ async function testStop() {
   await canStart();
 }
 
+// The program's file of eight-bit weights, and what a model must have beside it.
+function quantised() {
+  const model = path.join(work, 'eight/model.safetensors');
+  fs.mkdirSync(path.dirname(model), {recursive: true});
+  execFileSync(path.join(build, 'fvgpt'), ['quantise', '--model', 'examples/tiny-clip', '--out', model],
+    {env, stdio: 'pipe'});
+  return [...['config.json', 'merges.txt'].map(name => path.resolve('examples/tiny-clip', name)), model];
+}
+
+// Opens a model again, and returns what it says of the picture on the board, a house.
+async function reopen(files, bits) {
+  await page.evaluate(() => document.querySelector('#guess').replaceChildren());
+  await page.setInputFiles('#files', files);
+  await comesToBe('#model-status', new RegExp(`million weights of ${bits} bits`));
+  await comesToBe('#guess .bars li', /house/);
+  return textOf('#guess');
+}
+
 async function testOwnModel() {
   const files = names => names.map(name => path.resolve('examples/tiny-clip', name));
   await page.setInputFiles('#files', files(['merges.txt', 'config.json']));
@@ -202,12 +220,23 @@ async function testOwnModel() {
   check('a folder without weights is told of', true);
   await canStart();
 
-  await page.setInputFiles('#files', files(['config.json', 'merges.txt', 'model.safetensors']));
-  await comesToBe('#model-status', /million weights, pictures of 64 pixels/);
+  const whole = files(['config.json', 'merges.txt', 'model.safetensors']);
+  await page.setInputFiles('#files', whole);
+  await comesToBe('#model-status', /million weights of 32 bits, pictures of 64 pixels/);
   check('a model of one\'s own opens', true);
   await drop('#board', [png('house', 1)]);
   await comesToBe('#guess .bars li', /house/);
   check('it classifies', true);
+
+  const guess = await reopen(whole, 32);
+  await page.selectOption('#bits', '8');
+  const rounded = await reopen(whole, 8);
+  const likely = text => Number(text.match(/house *(\d+) %/)[1]);
+  check('weights of 8 bits say nearly the same', Math.abs(likely(guess) - likely(rounded)) <= 3, `${guess}, ${rounded}`);
+  await page.selectOption('#bits', '32');
+  const asRead = await reopen(quantised(), 8);
+  check('so does the file of fvgpt quantise, which keeps its bits', asRead === rounded, `${asRead}, ${rounded}`);
+
   await page.waitForSelector('#own-start:not([disabled])');
   await page.click('#own-start');
   await comesToBe('#own-result', /tuned it knows/);
@@ -312,7 +341,7 @@ try {
   await page.context().close();
   await testPhone();
 } catch (error) {
-  check('everything comes to be in time', false, error.message);
+  check('everything comes to be in time', false, error.stack);
 }
 await browser.close();
 

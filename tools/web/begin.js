@@ -1,4 +1,12 @@
-// Ties the page's controls to what they do, and begins.
+// Gives the files that are chosen to take.  The choice is forgotten, for of the same files a browser does not tell twice.
+function whenChosen(id, take) {
+  $(id).addEventListener('change', event => {
+    take([...event.target.files]);
+    event.target.value = '';
+  });
+}
+
+// Ties the page's controls to what they do.
 function watchControls() {
   const show = (id, text) => {
     const tell = () => {
@@ -18,14 +26,14 @@ function watchControls() {
   $('own-start').addEventListener('click', tuneOwn);
   $('own-stop').addEventListener('click', stop);
   $('wipe').addEventListener('click', () => { wipe(); guess(); });
-  $('open-picture').addEventListener('change', event => openPicture(event.target.files[0]));
+  whenChosen('open-picture', ([file]) => openPicture(file));
   $('add-class').addEventListener('click', () => {
     own.classes.push({name: `class ${own.classes.length + 1}`, pictures: []});
     showClasses();
     $(`class-${own.classes.length - 1}`).select();
   });
-  $('folder').addEventListener('change', event => openModel(event.target.files));
-  $('files').addEventListener('change', event => openModel(event.target.files));
+  whenChosen('folder', openModel);
+  whenChosen('files', openModel);
   $('tiny').addEventListener('click', backToTiny);
   addEventListener('resize', redraw);
   for (const kind of ['dragover', 'drop']) addEventListener(kind, event => event.preventDefault());

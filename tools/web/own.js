@@ -274,21 +274,21 @@ async function tuneOwn() {
 }
 
 // ---- the visitor's own model ----
-async function openModel(fileList) {
-  const files = [...fileList].filter(f => /\.(json|txt|safetensors|bin|gz|pt)$/.test(f.name));
+async function openModel(chosen) {
+  const files = chosen.filter(f => /\.(json|txt|safetensors|bin|gz|pt)$/.test(f.name));
   if (!files.length) {
     $('model-status').textContent = 'There are no files of a model in that folder.';
     return;
   }
-  const wanted = {files, half: $('half').checked};
+  const wanted = {files, bits: Number($('bits').value)};
   busy('model');
   $('model-status').textContent = 'Opening the model …';
   try {
-    const {weights, side} = await ask('open', wanted);
+    const {weights, side, bits} = await ask('open', wanted);
     ownModel = wanted;
     const millions = (weights / 1e6).toFixed(1);
     $('model-status').textContent =
-      `${millions} million weights, pictures of ${side} pixels a side. Part 4 now uses it.`;
+      `${millions} million weights of ${bits} bits, pictures of ${side} pixels a side. Part 4 now uses it.`;
     say('Your own model is open; parts 1 to 3 wait for the tiny one.');
     $('own-model').textContent = 'The model that you have opened is at work.';
   } catch (error) {

@@ -134,22 +134,24 @@ static void forget_set(picture_set *x) {
   memset(x, 0, sizeof *x);
 }
 
-/* Opens the model in a folder and forgets the one before, with all that was tuned on it.  half: its weights stay in 16
-   bits, which takes half the memory and more time. */
-WEB int web_open(const char *folder, int is_tiny, int half) {
+/* Opens the model in a folder and forgets the one before, with all that was tuned on it.  bits: what its weights are kept
+   in, 32, 16 or 8.  A file with weights of eight bits keeps them, though 32 be asked for. */
+WEB int web_open(const char *folder, int is_tiny, int bits) {
+  fvg_dtype keep_as = bits == 8 ? FVG_Q8 : bits == 16 ? FVG_F16 : FVG_F32;
   int i;
   for (i = 0; i < SETS; i++) forget_set(&web.set[i]);
   fvg_clip_free(web.m);
   web.m = NULL;
   web.is_tiny = is_tiny;
-  return fvg_clip_open(web.c, &web.m, folder, NULL, half ? FVG_F16 : FVG_F32);
+  return fvg_clip_open(web.c, &web.m, folder, NULL, keep_as);
 }
 
-/* What there is to say about the model: weights, pixels a side, width. */
+/* What there is to say about the model: weights, pixels a side, width, bits of a weight. */
 WEB const double *web_model(void) {
   web.number[0] = (double)fvg_clip_parameter_count(web.m);
   web.number[1] = web.m->preprocess.size;
   web.number[2] = web.m->embed_dim;
+  web.number[3] = web.m->kept_as == FVG_Q8 ? 8 : web.m->kept_as == FVG_F32 ? 32 : 16;
   return web.number;
 }
 

@@ -49,12 +49,12 @@ function hold(picture) {
 }
 
 function modelFacts() {
-  const [weights, side, width] = numbers(lib._web_model(), 3);
-  return {weights, side, width};
+  const [weights, side, width, bits] = numbers(lib._web_model(), 4);
+  return {weights, side, width, bits};
 }
 
-function openFolder(folder, isTiny, half) {
-  check(lib.ccall('web_open', 'number', ['string', 'number', 'number'], [folder, isTiny, half]));
+function openFolder(folder, isTiny, bits) {
+  check(lib.ccall('web_open', 'number', ['string', 'number', 'number'], [folder, isTiny, bits]));
   return modelFacts();
 }
 
@@ -71,13 +71,13 @@ const does = {
     check(lib._web_begin());
     lib.FS.mkdir('/tiny');
     for (const [name, content] of Object.entries(files)) lib.FS.writeFile('/tiny/' + name, content);
-    return {simd: lib.UTF8ToString(lib._web_simd()), model: openFolder('/tiny', 1, 0)};
+    return {simd: lib.UTF8ToString(lib._web_simd()), model: openFolder('/tiny', 1, 32)};
   },
 
-  async open({files, half}) {
-    if (!files) return openFolder('/tiny', 1, 0);
+  async open({files, bits}) {
+    if (!files) return openFolder('/tiny', 1, 32);
     mount(files);
-    return openFolder('/model', 0, half ? 1 : 0);
+    return openFolder('/model', 0, bits);
   },
 
   // The world's set.  shown says which pictures of each taught class go back, and which of each new one.

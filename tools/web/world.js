@@ -1,7 +1,7 @@
 // Parts 1 to 3 of the page: the pictures of the small world, tuning on them, and where it looks.
 const world = {names: [], pictures: [], perClass: 44, course: new Course(), tuned: 0, chosen: -1};
 let atWork = '';                                  // '', 'world' or 'own': whose tuning runs
-let ownModel = null;                              // {files, half} of a visitor's model
+let ownModel = null;                              // {files, bits} of a visitor's model
 
 let drawn = 0;
 function redraw() {                               // at most once a frame
@@ -74,7 +74,7 @@ function busy(what) {
   atWork = what;
   const world_ = Boolean(what) || Boolean(ownModel);
   for (const id of ['set', 'strength', 'shots', 'lambda', 'start']) $(id).disabled = world_;
-  for (const id of ['add-class', 'folder', 'files', 'half']) $(id).disabled = Boolean(what);
+  for (const id of ['add-class', 'folder', 'files', 'bits']) $(id).disabled = Boolean(what);
   $('own-start').disabled = Boolean(what) || !canTuneOwn();
 }
 
