@@ -62,10 +62,6 @@ $(BUILD)/tools/%.o: tools/%.c $(HEADERS) $(wildcard tools/fvgpt*.h)
 	@mkdir -p $(BUILD)/tools
 	$(CC) $(WARN) $(CFLAGS) $(STB) -DFVGPT_PTHREADS -DFVGPT_DIRENT -c $< -o $@
 
-$(BUILD)/pretrain $(BUILD)/bench: $(BUILD)/%: tools/%.c $(HEADERS)
-	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
-
 $(BUILD)/test_formats $(BUILD)/fuzz_images $(BUILD)/test_data: tests/make_pictures.h
 $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/fuzz_*.c)): $(wildcard tests/fuzz*.h)
 $(BUILD)/test_clip $(BUILD)/test_heads_clip $(BUILD)/test_models $(BUILD)/test_no_stdio $(BUILD)/test_quantised: tests/random_model.h
@@ -76,19 +72,29 @@ $(BUILD)/test_claims: tools/fvgpt_claim.c tools/fvgpt_system.c $(wildcard tools/
 $(BUILD)/world $(BUILD)/pretrain $(BUILD)/test_world $(BUILD)/test_tiny_clip: tools/world.h
 $(BUILD)/world: tools/world_sets.h
 
-$(BUILD)/%: tools/%.c $(HEADERS)
-	@mkdir -p $(BUILD)
-	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC $< -o $@ -lm
+# Compiling the headers' bodies takes longer than all else; programs that call public functions alone take them from the
+# library, which fvgpt needs anyway.  A program of yours needs one line: cc -O2 examples/02_zero_shot.c -I. -lm
+LIBRARY = $(BUILD)/tools/fvgpt_library.o
+$(BUILD)/%: tools/%.c tests/linked.h $(LIBRARY)
+	$(CC) $(WARN) $(CFLAGS) -include tests/linked.h $< $(LIBRARY) -o $@ -lm -lpthread
 
-$(BUILD)/%: examples/%.c $(HEADERS)
+$(BUILD)/%: examples/%.c tests/linked.h $(LIBRARY)
+	$(CC) $(CFLAGS) $(STB) -include tests/linked.h -I. $< $(LIBRARY) -o $@ -lm -lpthread
+
+# These look inside the library, or choose what it has.
+$(BUILD)/pretrain: tools/pretrain.c $(HEADERS)
 	@mkdir -p $(BUILD)
-	$(CC) $(CFLAGS) -DFVGPT_STATIC $(STB) -I. $< -o $@ -lm -lpthread
+	$(CC) $(WARN) $(CFLAGS) -DFVGPT_STATIC -DFVGPT_PTHREADS $< -o $@ -lm -lpthread
+
+$(BUILD)/14_no_heap: examples/14_no_heap.c $(HEADERS)
+	@mkdir -p $(BUILD)
+	$(CC) $(CFLAGS) -DFVGPT_STATIC -I. $< -o $@ -lm
 
 $(BUILD)/%: tests/%.c $(HEADERS)
 	@mkdir -p $(BUILD)
 	$(CC) -std=c99 $(CFLAGS) $(LEVEL) $(STB) $< -o $@ -lm -lpthread
 
-# Compiling the headers' bodies is most of a test's time: of private ones, only what is called is compiled.
+# Of the bodies that a test has itself, for it calls private ones, only what is called is compiled.
 LEVEL = -O1 -DFVGPT_STATIC
 $(BUILD)/test_attention $(BUILD)/test_kernels: LEVEL = -O2 -DFVGPT_STATIC
 
@@ -102,11 +108,8 @@ $(BUILD)/test_no_training: tests/test_no_training.c tests/tuned_files.c tests/tu
 	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) -include tests/linked.h -c tests/tuned_files.c -o $(BUILD)/tuned_files.o
 	$(CC) -std=c99 $(CFLAGS) $(LEVEL) tests/test_no_training.c $(BUILD)/tuned_files.o $(BUILD)/tools/fvgpt_library.o -o $@ -lm -lpthread
 
-# Tests that call public functions alone take the bodies from the program, which has them anyway.
-LIBRARY = $(BUILD)/tools/fvgpt_library.o
 $(LINKED): $(BUILD)/%: tests/%.c tests/linked.h $(LIBRARY)
 	$(CC) -std=c99 $(CFLAGS) -O1 $(STB) -include tests/linked.h $< $(LIBRARY) -o $@ -lm -lpthread
-$(BUILD)/replay: LEVEL =
 
 clean:
 	rm -rf $(BUILD)

@@ -21502,16 +21502,15 @@ static fvg_node *fvg__follow_tower(fvg__foreground_pass *x, fvg_node *in,
   const fvg_transformer *blocks = &rows->clip->vision.transformer;
   const int first_followed = blocks->n_layer - x->foreground->desc.walk_layers;
   const fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
-  const fvg_splice *splice = prompts.splice;
-  const fvg_splice *end = splice + prompts.n_splice;
   const fvg_segment *segment = rows->segment;
   fvg_mark mark = fvg_tape_mark(t);
+  int n_spliced = 0;
 
   for (int i = 0; in; i++) {
-    if (splice != end && splice->layer == i) {
+    if (n_spliced < prompts.n_splice && prompts.splice[n_spliced].layer == i) {
+      const fvg_splice *splice = &prompts.splice[n_spliced++];
       in = fvg__splice_in(in, &prompts, splice);
       if (splice->segment) segment = splice->segment;
-      splice++;
     }
     fvg_mark before = fvg_tape_mark(t);
     if (in && x->attention && i >= first_followed && fvg__follow_block(x, in, &blocks->block[i]))

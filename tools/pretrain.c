@@ -10,7 +10,7 @@
    i of a command is always the same picture, so a run is repeated by its command, and one that was stopped goes on
    from OUT/checkpoint.safetensors, to the same bits, when the same command is given again.  Results: OUT/config.json,
    model.safetensors (f16; until the end, the first values), merges.txt, log.txt. */
-#define _POSIX_C_SOURCE 199309L
+#define _POSIX_C_SOURCE 200809L
 #define FVGPT_IMPLEMENTATION
 #include "world.h"
 

@@ -5,7 +5,7 @@
    Each has images/<class>/<number>.ppm, exact masks in mask/images/, split.json (train, val, test) and captions.tsv.
    --strength (0.6) says how often a training picture shows its class's own background; --clear draws the same sets by
    day. */
-#define _POSIX_C_SOURCE 199309L
+#define _POSIX_C_SOURCE 200809L
 #define FVGPT_IMPLEMENTATION
 #include "world_sets.h"
 
