@@ -16451,6 +16451,7 @@ static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x)
     const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
     fvg_hash_add(h, w->panels, fvg__narrow_bytes(w));
     fvg_hash_add(h, w->scale, w->scale ? fvg__row(w->n, sizeof *w->scale) : 0);
+    fvg_hash_add(h, w->sum, w->sum ? fvg__row(w->n, sizeof *w->sum) : 0);
     return;
   }
   fvg_hash_add(h, x->data, x->data ? bytes : 0);
