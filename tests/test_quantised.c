@@ -428,6 +428,26 @@ static void test_files(const features *q8) {
   check(fvg_clip_quantise(c, path, NULL) == FVG_E_ARG, "a file is needed");
 }
 
+/* The image tower in eight bits, the text tower as it is; a file of eight bits has them in both. */
+static void test_images_alone(const features *q8) {
+  features f32, f;
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  encode(m, &f32);
+  fvg_clip_free(m);
+  for (int i = 0; i < 2; i++) {
+    m = must_load(i ? &openai : &hf, NULL, FVG_Q8_IMAGES);
+    encode(m, &f);
+    check(m->kept_as == FVG_Q8_IMAGES && m->text.token_embedding.type == FVG_F32, "texts are kept in f32");
+    check(same_images(&f, q8), "images are those of eight bits");
+    check(same_texts(&f, &f32) && !same_texts(&f, q8), "and texts those of f32");
+    fvg_clip_free(m);
+  }
+  check(!open_q8(&m, FVG_Q8_IMAGES) && m->kept_as == FVG_Q8, "a file of eight bits stays what it is");
+  encode(m, &f);
+  check(same_images(&f, q8) && same_texts(&f, q8), "in both towers");
+  fvg_clip_free(m);
+}
+
 /* The quantised file with one tensor changed: what a name, a type, a shape and a number must be. */
 typedef enum damage { NO_SCALE, FEW_SCALES, NEGATIVE, NOT_A_NUMBER, TOO_LOW, BYTES, N_DAMAGES } damage;
 
@@ -498,6 +518,7 @@ int main(void) {
   make_random_model();
   test_models(&q8);
   test_files(&q8);
+  test_images_alone(&q8);
   test_damaged();
   fvg_free(threads);
   size_t left = fvg_mem_used(c);
