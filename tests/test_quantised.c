@@ -133,6 +133,23 @@ static void test_extremes(void) {
   }
 }
 
+/* The most k that is allowed, with all words and weights at their ends: sums still fit in 32 bits. */
+static void test_widest(void) {
+  enum { M = 2, N = 3, K = 65536 };
+  for (int i = 0; i < M * K; i++) A[i] = i < K ? 3.0f : -3.0f;
+  for (int i = 0; i < N * K; i++) W[i] = i / K % 2 ? -1.0f : 1.0f;
+  for (int f = 0; f < n_formats; f++) {
+    double off = 0;
+    product_of(NULL, f, M, N, K, 0, OUT);
+    for (int i = 0; i < M; i++)
+      for (int j = 0; j < N; j++) {
+        double y = 3.0 * K * ((i + j) % 2 ? -1 : 1);
+        off = largest(off, fabs((double)OUT[i * (N + 3) + j] / y - 1));
+      }
+    check(off < 1e-6, "the widest rows are summed without overflow");
+  }
+}
+
 /* |error| <= sum_k (t |q| s + s |p - z| t) / 2 + k t s / 4, and what F32 itself rounds. */
 static double share_of_bound(const float *x, const float *w, int n, float got) {
   double low = 0, high = 0, s = 0, y = 0, bound = 0;
@@ -508,6 +525,7 @@ int main(void) {
   printf("\n");
   test_kernels(threads);
   test_extremes();
+  test_widest();
   test_bound();
   test_one_sided();
   test_not_finite();
