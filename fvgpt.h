@@ -418,7 +418,9 @@ typedef enum fvg_dtype {
   FVG_F32_PANELS,                    /* a matrix of floats in the order that kernels read them   */
   FVG_I8,                            /* integers of files with eight-bit weights                 */
   FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
-  FVG_BF16_PANELS                    /* BF16 in the order in which the CPU multiplies it         */
+  FVG_BF16_PANELS,                   /* BF16 in the order in which the CPU multiplies it         */
+  FVG_Q8_IMAGES                      /* of no tensor: a model whose image tower is FVG_Q8 and whose
+                                        text tower FVG_F32 (fvg_clip_load)                       */
 } fvg_dtype;
 
 /* The most dimensions that a tensor can have. */
@@ -2805,6 +2807,7 @@ static const char *fvg__dtype_name(fvg_dtype type) {
     case FVG_I8:   return "I8";
     case FVG_Q8:   return "Q8";
     case FVG_BF16_PANELS: return "BF16_PANELS";
+    case FVG_Q8_IMAGES: return "Q8_IMAGES";
   }
   return "unknown";
 }
@@ -2820,7 +2823,8 @@ FVG_DEF size_t fvg_dtype_size(fvg_dtype type) {
     case FVG_I8:   return 1;
     case FVG_F32_PANELS:
     case FVG_Q8:
-    case FVG_BF16_PANELS: break;
+    case FVG_BF16_PANELS:
+    case FVG_Q8_IMAGES: break;
   }
   return 0;
 }
@@ -8275,17 +8279,33 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    Chapter 7 keeps the multiply-adds busy, so what is left is to make them smaller.  Frozen weights
    can be integers of eight bits: a quarter of the memory, and up to four products for one.
 
-     w [n,k]   each row j has a scale  s_j = max_k |w_jk| / 127,     q_jk = round(w_jk / s_j)
-     x [m,k]   each row i has a scale  t_i = max_k |x_ik| / 127,     p_ik = round(x_ik / t_i)
+     w [n,k]   each row j has a scale       s_j = max_k |w_jk| / 127
+                                            q_jk = round(w_jk / s_j)             -127 .. 127
 
-               y_ij = (t_i s_j) sum_k p_ik q_jk  +  bias_j  +  from_ij
+     x [m,k]   each row i has a scale       t_i = (high_i - low_i) / 254
+               and a zero point             z_i = 127 - round(high_i / t_i)      -127 .. 127
+                                            p_ik = round(x_ik / t_i) + z_i       -128 .. 127
+               with high_i = max(0, max_k x_ik) and low_i = min(0, min_k x_ik)
+
+               y_ij = (t_i s_j) (sum_k p_ik q_jk - z_i sum_k q_jk)  +  bias_j  +  from_ij
+
+   The zero point is the integer that stands for 0.  Weights do without, as they lie evenly about 0.
+   Not so x: behind GELU it reaches from -0.17 to 10 and more, and a range from -10 to 10 would
+   leave half of the integers unused.  A zero point costs one multiplication per sum, as sum_k q_jk
+   is known beforehand.  There are 254 steps, not 255, so that 8 bits hold both ends when both are
+   rounded up.
+
+   Three more ideas were tried with a tower of real photographs and left out, since features did not
+   come closer to those of F32: scales of weights by least squares, columns of weights scaled
+   against the layer norm before them, and biases that make up for the rounding of weights.
 
    The scales of x are found anew whenever a product is made, row by row, so no calibration and no
-   data are needed.  (Jacob et al. 2018, arXiv 1712.05877, for the scheme; Dettmers et al. 2022,
-   arXiv 2208.07339, for scales per row on both sides; Wu et al. 2020, arXiv 2004.09602, for
-   symmetric ranges.)  Rounding to the nearest, ties to even, errs by at most half a scale, so
+   data are needed.  (Jacob et al. 2018, arXiv 1712.05877, for the scheme and its zero points;
+   Dettmers et al. 2022, arXiv 2208.07339, for scales per row on both sides; Wu et al. 2020, arXiv
+   2004.09602, for symmetric weights.)  Rounding to the nearest, ties to even, errs by at most half
+   a scale, so
 
-               |error of y_ij| <= sum_k (t_i |q_jk| s_j + s_j |p_ik| t_i) / 2 + k t_i s_j / 4
+         |error of y_ij| <= sum_k (t_i |q_jk| s_j + s_j |p_ik - z_i| t_i) / 2 + k t_i s_j / 4
 
    Sums of integers are exact in any order.  If the few operations on floats are kept from being
    contracted into fused ones, every instruction set gives the same bits as plain C, which
@@ -8300,7 +8320,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
                                             so 128 is added to q, and 128 sum_k p_ik is taken off
      sdot          NEON, dot product        4 products
      smull, smlal  NEON                     4 products, in pairs that are summed in 16 bits, where
-                                            2 x 127 x 127 fits
+                                            2 x 128 x 127 fits
      pmaddwd       AVX2, SSE2, WASM         2 products of numbers widened to 16 bits.  (pmaddubsw
                                             would take 4, but its 16 bits saturate.)
      vdpbf16ps     AVX-512 BF16             2 products of bfloat16, summed in F32, denormals as 0
@@ -8323,12 +8343,14 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
 /* What brings the sums of a row of x back to its numbers. */
 typedef struct fvg__row_scale {
   float scale;                      /* t_i                                                        */
+  int32_t zero;                     /* z_i                                                        */
   int32_t offset;                   /* what is to be taken off each sum                           */
 } fvg__row_scale;
 
 /* One tile.  For r < rows and j < cols, with the words w of row r at a + r a_row:
 
-     out[r][j] = (sum of products - offset_r) (scale_r scale[j]) + bias[j] + from[r ld_from + j]
+     out[r][j] = (sum of products - offset_r - zero_r sum[j]) (scale_r scale[j])
+                 + bias[j] + from[r ld_from + j]
 
    `ahead` is prefetched, ahead_step bytes at every step. */
 typedef struct fvg__narrow_tile {
@@ -8339,6 +8361,7 @@ typedef struct fvg__narrow_tile {
   const fvg__row_scale *row;        /* [rows]                                                     */
   const uint8_t *panel;
   const float *scale;               /* [both vectors] s_j; not of bfloat16                        */
+  const int32_t *sum;               /* [both vectors] sum_k q_jk; not of bfloat16                 */
   const float *bias, *from;         /* each may be NULL; from may be out                          */
   float *out;
   const uint8_t *ahead;
@@ -8353,9 +8376,9 @@ struct fvg__narrow {
   int bytes;                        /* of a weight                                                */
   int shift;                        /* what is added to a weight of eight bits: 0 or 128          */
 
-  /* Makes words of k numbers, and zeros of those beyond k that the last step reads.  There must be
-     room for a multiple of 16 numbers. */
-  void (*convert)(int k, const float *x, void *words, fvg__row_scale *s);
+  /* Makes words of k numbers of x, or of weights, whose zero point is 0.  Beyond k the last step
+     reads words of the number 0.  There must be room for a multiple of 16 numbers. */
+  void (*convert)(int k, const float *x, int are_weights, void *words, fvg__row_scale *s);
   void (*tile)(const fvg__narrow_tile *t);
 };
 
@@ -8364,6 +8387,7 @@ typedef struct fvg__narrow_matrix {
   const fvg__narrow *format;
   int n, k;
   float *scale;                     /* [n, filled up to whole panels]; NULL for bfloat16          */
+  int32_t *sum;                     /* of each row's integers, likewise                           */
   uint8_t *panels;                  /* [panels][steps][2 lanes][step] weights                     */
 } fvg__narrow_matrix;
 
@@ -8382,30 +8406,44 @@ static float fvg__rounded(float x) {
   return stored;
 }
 
-/* From the largest |x| of a row, and from a sum that is 0 unless x has a NaN or an infinity, finds
-   t_i.  Returns 127 / max; 0 where there is nothing to round: the words are then zeros. */
-static float fvg__find_scale(float max, float zero, fvg__row_scale *s) {
+/* Finds scale and zero point from the smallest and the largest number of a row and 0, and from a
+   sum that is 0 unless the row has a NaN or an infinity.  Returns 1 / scale; 0 where there is
+   nothing to round: the words are then zeros. */
+static float fvg__find_scale(float low, float high, float nothing, int are_weights,
+                             fvg__row_scale *s) {
+  float max = high > -low ? high : -low;
   s->offset = 0;
+  s->zero = 0;
   s->scale = 0;
-  if (zero != 0) s->scale = NAN;
-  if (zero != 0 || max < FVG__Q8_TINY) return 0;
+  if (nothing != 0) s->scale = NAN;
+  if (nothing != 0 || max < FVG__Q8_TINY) return 0;
 
-  s->scale = max / 127.0f;
-  return 127.0f / max;
-}
-
-static void fvg__q8_convert_scalar(int k, const float *x, void *words, fvg__row_scale *s) {
-  int32_t *word = (int32_t *)words;
-  float max = 0;
-  float zero = 0;
-  for (int i = 0; i < k; i++) {
-    if (fabsf(x[i]) > max) max = fabsf(x[i]);
-    zero += x[i] * 0;
+  if (are_weights) {
+    s->scale = max / 127.0f;
+    return 127.0f / max;
   }
 
-  float inverse = fvg__find_scale(max, zero, s);
+  s->scale = high / 254.0f - low / 254.0f;       /* high - low may be beyond FLT_MAX */
+  float inverse = 1.0f / s->scale;
+  s->zero = 127 - (int32_t)lrintf(high * inverse);
+  return inverse;
+}
+
+static void fvg__q8_convert_scalar(int k, const float *x, int are_weights, void *words,
+                                   fvg__row_scale *s) {
+  int32_t *word = (int32_t *)words;
+  float low = 0;
+  float high = 0;
+  float nothing = 0;
+  for (int i = 0; i < k; i++) {
+    if (x[i] < low) low = x[i];
+    if (x[i] > high) high = x[i];
+    nothing += x[i] * 0;
+  }
+
+  float inverse = fvg__find_scale(low, high, nothing, are_weights, s);
   for (int i = 0; i < k; i++)
-    word[i] = inverse != 0 ? (int32_t)lrintf(x[i] * inverse) : 0;
+    word[i] = inverse != 0 ? (int32_t)lrintf(x[i] * inverse) + s->zero : 0;
 }
 
 /* One row of the tile after another. */
@@ -8422,7 +8460,7 @@ static void fvg__q8_tile_scalar(const fvg__narrow_tile *t) {
 
     for (int j = 0; j < t->cols; j++) {
       float scale = fvg__rounded(t->row[r].scale * t->scale[j]);
-      float y = fvg__rounded((float)sum[j] * scale);
+      float y = fvg__rounded((float)(sum[j] - t->row[r].zero * t->sum[j]) * scale);
       if (t->bias)
         y += t->bias[j];
       if (t->from)
@@ -8442,8 +8480,11 @@ static const fvg__narrow fvg__q8_scalar = {
 /* ---- the same over vectors; this text is compiled once per instruction ---- */
 #ifdef FVG__FLOAT_SUMS
 /* Every 16 numbers are rounded to bfloat16. */
-FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weights, void *words,
+                                           fvg__row_scale *s) {
+  (void)are_weights;
   s->scale = 1;
+  s->zero = 0;
   s->offset = 0;
   for (int i = 0; i < k; i += FVG__LANES)
     FVG__NAME(put)(words, i, FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i)));
@@ -8458,44 +8499,63 @@ FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *
   return sum;
 }
 #else
+/* What is to be taken off a sum where SHIFT was added to the weights: SHIFT times the words that
+   were read.  The last vector of words may reach beyond the last step. */
+FVG__TARGET static int32_t FVG__NAME(offset)(int k, FVG__V total, int32_t zero) {
+  int unread = fvg__ceil_div(k, FVG__LANES) * FVG__LANES - fvg__ceil_div(k, FVG__STEP) * FVG__STEP;
+  int32_t lane[FVG__LANES];
+  FVG__STORE_SUMS(lane, total);
+
+  int32_t sum = -unread * zero;
+  for (int i = 0; i < FVG__LANES; i++)
+    sum += lane[i];
+  return FVG__SHIFT * sum;
+}
+
 /* One pass finds the scale; a second rounds, and sums what was rounded. */
-FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
+FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weights, void *words,
+                                           fvg__row_scale *s) {
   FVG__F none = FVG__SET1(0);
-  FVG__F v_max = none;
-  FVG__F v_zero = none;
+  FVG__F v_high = none;
+  FVG__F v_depth = none;
+  FVG__F v_nothing = none;
   for (int i = 0; i < k; i += FVG__LANES) {
     FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
-    v_max = FVG__MAX(v_max, FVG__MAX(v, FVG__SUB(none, v)));
-    v_zero = FVG__ADD(v_zero, FVG__MUL(v, none));
+    v_high = FVG__MAX(v_high, v);
+    v_depth = FVG__MAX(v_depth, FVG__SUB(none, v));
+    v_nothing = FVG__ADD(v_nothing, FVG__MUL(v, none));
   }
 
-  float max[FVG__LANES], zero[FVG__LANES];
-  FVG__STORE(max, v_max);
-  FVG__STORE(zero, v_zero);
+  float high[FVG__LANES], depth[FVG__LANES], nothing[FVG__LANES];
+  FVG__STORE(high, v_high);
+  FVG__STORE(depth, v_depth);
+  FVG__STORE(nothing, v_nothing);
   for (int i = 1; i < FVG__LANES; i++) {
-    if (max[i] > max[0]) max[0] = max[i];
-    zero[0] += zero[i];
+    if (high[i] > high[0]) high[0] = high[i];
+    if (depth[i] > depth[0]) depth[0] = depth[i];
+    nothing[0] += nothing[i];
   }
 
-  float inverse = fvg__find_scale(max[0], zero[0], s);
+  float inverse = fvg__find_scale(-depth[0], high[0], nothing[0], are_weights, s);
+  FVG__F v_inverse = FVG__SET1(inverse);
+  FVG__V v_zero = FVG__SET1_INTEGER(s->zero);
   FVG__V total = FVG__ZERO();
   for (int i = 0; i < k; i += FVG__LANES) {
     FVG__F v = FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i));
-    FVG__V q = inverse != 0 ? FVG__ROUND(FVG__MUL(v, FVG__SET1(inverse))) : FVG__ZERO();
+    FVG__V q = FVG__ZERO();
+    if (inverse != 0) q = FVG__ADD_INTEGERS(FVG__ROUND(FVG__MUL(v, v_inverse)), v_zero);
     FVG__NAME(put)(words, i, q);
     total = FVG__ADD_INTEGERS(total, q);
   }
-
-  int32_t lane[FVG__LANES];
-  FVG__STORE_SUMS(lane, total);
-  for (int i = 0; i < FVG__LANES; i++)
-    s->offset += FVG__SHIFT * lane[i];
+  s->offset = FVG__NAME(offset)(k, total, s->zero);
 }
 
 /* The products are rounded before anything is added, which KEEP_APART makes sure of. */
 FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
                                                         FVG__V sum) {
+  FVG__V of_zero = FVG__MUL_INTEGERS(FVG__SET1_INTEGER(t->row[r].zero), FVG__LOAD_SUMS(t->sum + j));
   sum = FVG__SUB_INTEGERS(sum, FVG__SET1_INTEGER(t->row[r].offset));
+  sum = FVG__SUB_INTEGERS(sum, of_zero);
   FVG__F scale = FVG__MUL(FVG__SET1(t->row[r].scale), FVG__LOAD(t->scale + j));
   FVG__F y = FVG__MUL(FVG__TO_FLOAT(sum), scale);
   FVG__KEEP_APART(y);
@@ -8670,7 +8730,8 @@ static const fvg__narrow FVG__NAME(format) = {
 #define FVG__SET1_INTEGER    FVG__MM(set1_epi32)
 #define FVG__SUM             int32_t
 
-/* SSE2: bytes become 16 bits wide when each is put above itself and shifted down. */
+/* SSE2: bytes become 16 bits wide when each is put above itself and shifted down, and 32 bits are
+   multiplied two at a time. */
 #define FVG__MM(x)           _mm_##x
 #define FVG__LEVEL_NAME(x)   fvg__##x##_sse2
 #define FVG__TILE_ROWS       6
@@ -8680,7 +8741,14 @@ static const fvg__narrow FVG__NAME(format) = {
 #define FVG__ZERO            _mm_setzero_si128
 #define FVG__LOAD_SUMS(p)    _mm_loadu_si128((const __m128i *)(const void *)(p))
 #define FVG__STORE_SUMS(p, v) _mm_storeu_si128((__m128i *)(void *)(p), v)
+#define FVG__MUL_INTEGERS    fvg__mul_integers_sse2
 #define FVG__KEEP_APART(v)   __asm__("" : "+x"(v))
+
+FVG__ALWAYS_INLINE __m128i fvg__mul_integers_sse2(__m128i a, __m128i b) {
+  __m128i even = _mm_mul_epu32(a, b);
+  __m128i odd = _mm_mul_epu32(_mm_srli_epi64(a, 32), _mm_srli_epi64(b, 32));
+  return _mm_unpacklo_epi32(_mm_shuffle_epi32(even, 8), _mm_shuffle_epi32(odd, 8));
+}
 
 #define FVG__NAME(x)         fvg__q8_##x##_sse2
 #define FVG__TYPE            FVG_Q8
@@ -8713,6 +8781,7 @@ FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
 #undef FVG__ZERO
 #undef FVG__LOAD_SUMS
 #undef FVG__STORE_SUMS
+#undef FVG__MUL_INTEGERS
 
 /* AVX2. */
 #define FVG__MM(x)           _mm256_##x
@@ -8723,6 +8792,7 @@ FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
 #define FVG__ZERO            _mm256_setzero_si256
 #define FVG__LOAD_SUMS(p)    _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define FVG__STORE_SUMS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define FVG__MUL_INTEGERS    _mm256_mullo_epi32
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx2
 #define FVG__TYPE            FVG_Q8
@@ -8777,6 +8847,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __
 #undef FVG__ZERO
 #undef FVG__LOAD_SUMS
 #undef FVG__STORE_SUMS
+#undef FVG__MUL_INTEGERS
 #undef FVG__KEEP_APART
 
 /* AVX-512. */
@@ -8789,6 +8860,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __
 #define FVG__ZERO            _mm512_setzero_si512
 #define FVG__LOAD_SUMS(p)    _mm512_loadu_si512(p)
 #define FVG__STORE_SUMS(p, v) _mm512_storeu_si512(p, v)
+#define FVG__MUL_INTEGERS    _mm512_mullo_epi32
 #define FVG__KEEP_APART(v)   __asm__("" : "+v"(v))
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx512
@@ -8885,6 +8957,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__bf16_put_avx512(void *words, int at, __
 #define FVG__STORE_SUMS      vst1q_s32
 #define FVG__ADD_INTEGERS    vaddq_s32
 #define FVG__SUB_INTEGERS    vsubq_s32
+#define FVG__MUL_INTEGERS    vmulq_s32
 #define FVG__SET1_INTEGER    vdupq_n_s32
 #define FVG__KEEP_APART(v)   __asm__("" : "+w"(v))
 
@@ -8952,6 +9025,7 @@ FVG__ALWAYS_INLINE void fvg__q8_put_neon(void *words, int at, int32x4_t q) {
 #define FVG__STORE_SUMS      wasm_v128_store
 #define FVG__ADD_INTEGERS    wasm_i32x4_add
 #define FVG__SUB_INTEGERS    wasm_i32x4_sub
+#define FVG__MUL_INTEGERS    wasm_i32x4_mul
 #define FVG__SET1_INTEGER    wasm_i32x4_splat
 #define FVG__KEEP_APART(v)   ((void)(v))
 
@@ -9064,7 +9138,7 @@ static void fvg__narrow_convert(void *arg, int index) {
 
   for (int r = index * j->group; r < end; r++) {
     const float *x = (const float *)p->a.data + (j->row0 + r) * p->a.row;
-    f->convert(p->k, x, j->words + fvg__row(r, step), &j->row[r]);
+    f->convert(p->k, x, 0, j->words + fvg__row(r, step), &j->row[r]);
   }
 }
 
@@ -9087,6 +9161,7 @@ static void fvg__narrow_multiply(void *arg, int index) {
   t.ld_from = p->ld_from;
   t.ld_out = p->ld_out;
   t.scale = j->w->scale ? j->w->scale + j0 : NULL;
+  t.sum = j->w->sum ? j->w->sum + j0 : NULL;
   t.bias = p->bias ? p->bias + j0 : NULL;
 
   int step_bytes = cols * f->step * f->bytes;
@@ -9162,12 +9237,13 @@ static fvg__narrow_row fvg__narrow_row_at(const fvg__narrow_matrix *w, int j) {
   return r;
 }
 
-/* Bytes up to the scales, and up to the panels, of a matrix with so many rows. */
+/* Bytes up to the scales, and up to the panels, of a matrix with so many rows.  Sums lie behind the
+   scales. */
 static size_t fvg__narrow_scales_at(void) { return fvg__round_up(sizeof(fvg__narrow_matrix)); }
 
 static size_t fvg__narrow_panels_at(const fvg__narrow *f, int rows) {
-  size_t scales = f->type == FVG_Q8 ? (size_t)rows * sizeof(float) : 0;
-  return fvg__narrow_scales_at() + fvg__round_up(scales);
+  size_t row_bytes = f->type == FVG_Q8 ? sizeof(float) + sizeof(int32_t) : 0;
+  return fvg__narrow_scales_at() + fvg__round_up((size_t)rows * row_bytes);
 }
 
 /* The rows of a matrix with those that fill the last panel, and the bytes of all panels. */
@@ -9193,6 +9269,7 @@ static fvg__narrow_matrix *fvg__narrow_new(fvg_ctx *c, const fvg__narrow *f, int
   char *block = (char *)fvg_alloc(c, panels_at + fvg__narrow_bytes(&head));
   if (!block) return NULL;
   head.scale = f->type == FVG_Q8 ? (float *)(void *)(block + fvg__narrow_scales_at()) : NULL;
+  head.sum = head.scale ? (int32_t *)(void *)(head.scale + fvg__narrow_rows(&head)) : NULL;
   head.panels = (uint8_t *)block + panels_at;
 
   if (f->shift) memset(head.panels, f->shift, fvg__narrow_bytes(&head));
@@ -9211,17 +9288,21 @@ static int fvg__whole_at(const void *numbers, int bytes, int i) {
 static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *numbers, int bytes) {
   const fvg__narrow *f = w->format;
   fvg__narrow_row r = fvg__narrow_row_at(w, j);
+  int32_t sum = 0;
 
   for (int k0 = 0; k0 < w->k; k0 += f->step) {
     size_t at = r.first + (size_t)(k0 / f->step) * r.stride;
     for (int i = 0; i < f->step && k0 + i < w->k; i++) {
       int number = fvg__whole_at(numbers, bytes, k0 + i);
-      if (f->type == FVG_Q8)
+      if (f->type == FVG_Q8) {
         w->panels[at + (size_t)r.within[i]] = (uint8_t)(number + f->shift);
-      else
+        sum += number;
+      } else {
         ((uint16_t *)(void *)w->panels)[at + (size_t)r.within[i]] = (uint16_t)number;
+      }
     }
   }
+  if (w->sum) w->sum[j] = sum;
 }
 
 /* Rounds x [k] to integers q [k], and returns their scale, by the kernel that will round what they
@@ -9229,7 +9310,7 @@ static void fvg__narrow_put_row(fvg__narrow_matrix *w, int j, const void *number
 FVG__FOR_CLIP static float fvg__round_to_q8(const fvg_ctx *c, int k, const float *x, void *words,
                                             int8_t *q) {
   fvg__row_scale s;
-  c->q8->convert(k, x, words, &s);
+  c->q8->convert(k, x, 1, words, &s);
   for (int i = 0; i < k; i++)
     q[i] = (int8_t)fvg__whole_at(words, 4 / c->q8->step, i);
   return s.scale;
@@ -9238,7 +9319,7 @@ FVG__FOR_CLIP static float fvg__round_to_q8(const fvg_ctx *c, int k, const float
 /* Writes x [k] as row j, rounded.  0 if a number is not finite. */
 static int fvg__narrow_round_row(fvg__narrow_matrix *w, int j, const float *x, void *words) {
   fvg__row_scale s;
-  w->format->convert(w->k, x, words, &s);
+  w->format->convert(w->k, x, 1, words, &s);
   if (w->scale) w->scale[j] = s.scale;
   fvg__narrow_put_row(w, j, words, 4 / w->format->step);
   return s.scale == s.scale;

@@ -93,10 +93,12 @@
       FVG_F32 keeps matrices in panels (fvg_tensor_pack), so their data are not rows;
       fvg_clip_unpack turns them back for training whole towers.  FVG_Q8 keeps them as integers of
       eight bits, a quarter of the memory and two to three times as fast; features then have a
-      cosine of about 0.999 with those of F32.  FVG_BF16 halves the memory; it is faster where the
-      CPU multiplies bfloat16 (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than f32,
-      in whose arithmetic they are computed.  Gradients and what is trained are f32 in every case.
-      examples/15_quantise.c compares FVG_F32 and FVG_Q8.
+      cosine of about 0.999 with those of F32.  FVG_Q8_IMAGES does so with the image tower alone,
+      which suits prompts that are tuned: gradients go through the text tower in f32, so that eight
+      bits would save memory there and cost time.  FVG_BF16 halves the memory; it is faster where
+      the CPU multiplies bfloat16 (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than
+      f32, in whose arithmetic they are computed.  Gradients and what is trained are f32 in every
+      case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
@@ -552,7 +554,8 @@ typedef struct fvg_text_tower {
 struct fvg_clip {
   fvg_ctx *ctx;                      /* where its memory comes from and its messages go */
   int   has_vision, has_text;        /* 1 if it has that tower */
-  fvg_dtype kept_as;                 /* how its matrices are kept: FVG_F32, F16, BF16 or Q8 */
+  fvg_dtype kept_as;                 /* how its matrices are kept: FVG_F32, F16, BF16, Q8 or
+                                        Q8_IMAGES */
   int   embed_dim;                   /* d, the width of features */
   float logit_scale;                 /* s, already exponentiated: exp(the file's logit_scale), 100
                                         in OpenAI's models */
@@ -577,9 +580,10 @@ struct fvg_clip {
    config_json is the text of Hugging Face's config.json or of open_clip's (with model_cfg, or only
    what that contains).  NULL: sizes from the shapes, heads of 64 columns, quick_gelu.
    keep_as: FVG_F32 keeps the matrices in panels for the kernels (fvg_tensor_pack); FVG_F16 and
-   FVG_BF16 keep them in half the memory, FVG_Q8 in a quarter (fvg_tensor_quantise).  A file of
-   fvg_clip_quantise is kept as FVG_Q8 for FVG_F32 too, which a note says; FVG_F16 and FVG_BF16 are
-   then FVG_E_UNSUPPORTED.
+   FVG_BF16 keep them in half the memory, FVG_Q8 in a quarter (fvg_tensor_quantise); FVG_Q8_IMAGES
+   does the latter with the image tower, and keeps the text tower as FVG_F32.  A file of
+   fvg_clip_quantise is kept as FVG_Q8 for FVG_F32 and FVG_Q8_IMAGES too, which a note says; FVG_F16
+   and FVG_BF16 are then FVG_E_UNSUPPORTED.
 
    FVG_E_UNSUPPORTED names the tensor or setting that is not implemented; FVG_E_SHAPE: shapes and
    configuration disagree. */
@@ -8079,15 +8083,16 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
                                     fvg_dtype keep_as) {
   const char *file = fvg_weights_file(weights);
   memset(l, 0, sizeof *l);
-  if (keep_as > FVG_BF16 && keep_as != FVG_Q8)
-    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16, BF16 or Q8", file);
+  if (keep_as > FVG_BF16 && keep_as != FVG_Q8 && keep_as != FVG_Q8_IMAGES)
+    return fvg_fail(c, FVG_E_ARG, "%s: weights can be kept as F32, F16, BF16, Q8 or Q8_IMAGES",
+                    file);
 
   l->m = FVG_NEW(c, fvg_clip);
   if (!l->m) return FVG_E_NOMEM;
   l->m->ctx = c;
   l->m->kept_as = keep_as;
   l->weights = weights;
-  l->keep_as = keep_as;
+  l->keep_as = keep_as == FVG_Q8_IMAGES ? FVG_Q8 : keep_as;
   l->budget = fvg__budget_begin(c, file, fvg__weights_bytes(weights));
   return fvg__list_tensors(l);
 }
@@ -8098,6 +8103,8 @@ static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config
   fvg_status s = fvg__load_embed_dim(l);
   if (!s) s = fvg__load_scale(l);
   if (!s) s = fvg__load_vision(l);
+
+  if (l->m->kept_as == FVG_Q8_IMAGES) l->keep_as = FVG_F32;
   if (!s) s = fvg__load_text(l);
   if (!s) s = fvg__check_leftovers(l);
   return s;
@@ -16435,7 +16442,8 @@ FVG_DEF void fvg_hash_end(const fvg_hash *h, uint64_t key[2]) {
 }
 
 /* ---- the key of a model ---- */
-/* Adds a tensor as it lies in memory; panels are filled up to their width. */
+/* Adds a tensor as it lies in memory; panels are filled up to their width.  The sums of rows of
+   eight bits tell products with zero points from those without. */
 static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x) {
   size_t bytes = fvg_tensor_count(x) * fvg_dtype_size(x->type);
   if (x->type == FVG_F32_PANELS) {
@@ -16444,6 +16452,7 @@ static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x)
     const size_t row = fvg_tensor_count(x) / (size_t)n;
     bytes = fvg__row(fvg__ceil_div(n, width), width) * row * sizeof(float);
   }
+
   const int type = (int)x->type;
   fvg_hash_add(h, &type, sizeof type);
   fvg_hash_add(h, x->dim, (size_t)x->n_dim * sizeof *x->dim);
@@ -16451,6 +16460,7 @@ static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x)
     const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
     fvg_hash_add(h, w->panels, fvg__narrow_bytes(w));
     fvg_hash_add(h, w->scale, w->scale ? fvg__row(w->n, sizeof *w->scale) : 0);
+    fvg_hash_add(h, w->sum, w->sum ? fvg__row(w->n, sizeof *w->sum) : 0);
     return;
   }
   fvg_hash_add(h, x->data, x->data ? bytes : 0);

@@ -178,7 +178,7 @@ emulated s390x   "IBM Z: big-endian, under qemu-user"         s390x-linux-gnu   
 # ---- WebAssembly ----
 wasm() {
   local test
-  for test in kernels operations transformer optimizers fvgpt heads tokenizer no_stdio; do
+  for test in kernels operations transformer optimizers fvgpt heads tokenizer no_stdio quantised; do
     job "emcc -O1 $1 $brief -DFVGPT_STATIC -sSINGLE_FILE=1 -sNODERAWFS=1 -sALLOW_MEMORY_GROWTH=1 -sTOTAL_STACK=1048576 tests/test_$test.c -o OUT.js -lm && timeout 900 node OUT.js"
   done
 }

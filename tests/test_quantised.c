@@ -114,12 +114,12 @@ static void test_kernels(fvg_ctx *threads) {
 /* Numbers where a kernel that saturates, or rounds otherwise, would give itself away. */
 static void test_extremes(void) {
   enum { M = 15, N = 37, K = 4099 };
-  static const float halves[8] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 3.4999998f, 63.5f};
+  static const float halves[9] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 3.4999998f, 63.5f, -127};
   for (int mode = 0; mode < 5; mode++) {
     int same_bits = 1;
     for (int i = 0; i < M * K; i++) {
       float sign = mode == 2 && i % 2 ? -1.0f : 1.0f;
-      A[i] = mode == 3 ? halves[i % 8] : mode == 4 ? 1e-31f : sign * (i / K % 2 ? 1.0f : -3e5f);
+      A[i] = mode == 3 ? halves[i % K % 9] : mode == 4 ? 1e-31f : sign * (i / K % 2 ? 1.0f : -3e5f);
     }
     for (int i = 0; i < N * K; i++) W[i] = mode == 2 && i % 3 ? 1.0f : i / K % 3 ? -1.0f : 1.0f;
     product_of(NULL, 0, M, N, K, 0, REFERENCE);
@@ -133,27 +133,83 @@ static void test_extremes(void) {
   }
 }
 
-/* |error| <= sum_k (t |q| s + s |p| t) / 2 + k t s / 4, and what F32 itself rounds. */
+/* The most k that is allowed, with all words and weights at their ends: sums still fit in 32 bits. */
+static void test_widest(void) {
+  enum { M = 2, N = 3, K = 65536 };
+  for (int i = 0; i < M * K; i++) A[i] = i < K ? 3.0f : -3.0f;
+  for (int i = 0; i < N * K; i++) W[i] = i / K % 2 ? -1.0f : 1.0f;
+  for (int f = 0; f < n_formats; f++) {
+    double off = 0;
+    product_of(NULL, f, M, N, K, 0, OUT);
+    for (int i = 0; i < M; i++)
+      for (int j = 0; j < N; j++) {
+        double y = 3.0 * K * ((i + j) % 2 ? -1 : 1);
+        off = largest(off, fabs((double)OUT[i * (N + 3) + j] / y - 1));
+      }
+    check(off < 1e-6, "the widest rows are summed without overflow");
+  }
+}
+
+/* |error| <= sum_k (t |q| s + s |p - z| t) / 2 + k t s / 4, and what F32 itself rounds. */
+static double share_of_bound(const float *x, const float *w, int n, float got) {
+  double low = 0, high = 0, s = 0, y = 0, bound = 0;
+  for (int k = 0; k < n; k++) {
+    low = fmin(low, (double)x[k]);
+    high = fmax(high, (double)x[k]);
+    s = fmax(s, fabs((double)w[k]) / 127);
+  }
+  double t = (high - low) / 254;
+  for (int k = 0; k < n; k++) {
+    y += (double)x[k] * (double)w[k];
+    bound += t * fabs(rint((double)w[k] / s)) * s / 2 + s * fabs(rint((double)x[k] / t)) * t / 2 + t * s / 4;
+  }
+  return fabs((double)got - y) / bound;
+}
+
+/* Rows about 0, on one side of it, and behind gelu. */
 static void test_bound(void) {
-  enum { M = 31, N = 29, K = 300 };
+  enum { M = 32, N = 29, K = 300 };
   double worst = 0, share = 0;
   fill(A, M * K, 1);
   fill(W, N * K, 0.1);
+  for (int i = 0; i < M * K; i++) {
+    if (i / K % 4 == 1) A[i] = fabsf(A[i]) + 1;
+    if (i / K % 4 == 2) A[i] = -fabsf(A[i]);
+    if (i / K % 4 == 3) A[i] = A[i] * 0.5f * (1 + erff(A[i] * 0.70710678f));
+  }
   product_of(NULL, n_formats - 1, M, N, K, 0, OUT);
   for (int i = 0; i < M; i++)
     for (int j = 0; j < N; j++) {
-      const float *x = A + i * K, *w = W + j * K;
-      double t = 0, s = 0, y = 0, sizes = 0;
-      for (int k = 0; k < K; k++) { t = fmax(t, fabs((double)x[k]) / 127); s = fmax(s, fabs((double)w[k]) / 127); }
-      for (int k = 0; k < K; k++) {
-        y += (double)x[k] * (double)w[k];
-        sizes += t * fabs(rint((double)w[k] / s)) * s / 2 + s * fabs(rint((double)x[k] / t)) * t / 2 + t * s / 4;
-      }
-      worst = largest(worst, fabs((double)OUT[i * (N + 3) + j] - y) / sizes);
-      share += fabs((double)OUT[i * (N + 3) + j] - y) / (M * N);
+      double part = share_of_bound(A + i * K, W + j * K, K, OUT[i * (N + 3) + j]);
+      worst = largest(worst, part);
+      share += part / (M * N);
     }
   printf("eight bits: error at most %.3f of its bound, %.4f on average\n", worst, share);
   check(worst < 1 && share > 0, "the error is within its bound");
+}
+
+/* Weights that are the identity give x as it was rounded.  Behind gelu it lies between -0.17 and the largest, and a scale
+   for -max .. max would be nearly twice as large. */
+static void test_one_sided(void) {
+  enum { M = 32, K = 256 };
+  double ours = 0, symmetric = 0;
+  fill(A, M * K, 2);
+  for (int i = 0; i < M * K; i++) A[i] = A[i] * 0.5f * (1 + erff(A[i] * 0.70710678f));
+  for (int i = 0; i < K * K; i++) W[i] = i / K == i % K ? 127.0f : 0.0f;
+  product_of(NULL, n_formats - 1, M, K, K, 0, OUT);
+  for (int r = 0; r < M; r++) {
+    const float *x = A + r * K;
+    double max = 0;
+    for (int k = 0; k < K; k++) max = fmax(max, fabs((double)x[k]));
+    for (int k = 0; k < K; k++) {
+      double rounded = rint((double)x[k] / max * 127) * max / 127;
+      symmetric += (rounded - (double)x[k]) * (rounded - (double)x[k]);
+      double off = (double)OUT[r * (K + 3) + k] / 127 - (double)x[k];
+      ours += off * off;
+    }
+  }
+  printf("behind gelu: error %.3f times smaller than with symmetric ranges\n", sqrt(symmetric / ours));
+  check(sqrt(symmetric / ours) > 1.8, "a row on one side of zero has all integers for itself");
 }
 
 static void test_not_finite(void) {
@@ -389,6 +445,26 @@ static void test_files(const features *q8) {
   check(fvg_clip_quantise(c, path, NULL) == FVG_E_ARG, "a file is needed");
 }
 
+/* The image tower in eight bits, the text tower as it is; a file of eight bits has them in both. */
+static void test_images_alone(const features *q8) {
+  features f32, f;
+  fvg_clip *m = must_load(&hf, NULL, FVG_F32);
+  encode(m, &f32);
+  fvg_clip_free(m);
+  for (int i = 0; i < 2; i++) {
+    m = must_load(i ? &openai : &hf, NULL, FVG_Q8_IMAGES);
+    encode(m, &f);
+    check(m->kept_as == FVG_Q8_IMAGES && m->text.token_embedding.type == FVG_F32, "texts are kept in f32");
+    check(same_images(&f, q8), "images are those of eight bits");
+    check(same_texts(&f, &f32) && !same_texts(&f, q8), "and texts those of f32");
+    fvg_clip_free(m);
+  }
+  check(!open_q8(&m, FVG_Q8_IMAGES) && m->kept_as == FVG_Q8, "a file of eight bits stays what it is");
+  encode(m, &f);
+  check(same_images(&f, q8) && same_texts(&f, q8), "in both towers");
+  fvg_clip_free(m);
+}
+
 /* The quantised file with one tensor changed: what a name, a type, a shape and a number must be. */
 typedef enum damage { NO_SCALE, FEW_SCALES, NEGATIVE, NOT_A_NUMBER, TOO_LOW, BYTES, N_DAMAGES } damage;
 
@@ -449,7 +525,9 @@ int main(void) {
   printf("\n");
   test_kernels(threads);
   test_extremes();
+  test_widest();
   test_bound();
+  test_one_sided();
   test_not_finite();
   test_bfloat();
   test_gradients();
@@ -458,6 +536,7 @@ int main(void) {
   make_random_model();
   test_models(&q8);
   test_files(&q8);
+  test_images_alone(&q8);
   test_damaged();
   fvg_free(threads);
   size_t left = fvg_mem_used(c);

@@ -7,17 +7,26 @@
 
 #include "fvgpt_system.h"
 
-fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
+/* Opens the model, with weights of eight bits as q8. */
+static fvg_status open_kept_as(fvg_ctx *c, const common_options *o, fvg_dtype q8, fvg_clip **m) {
   *m = NULL;
   if (!o->model) return fvg_fail(c, FVG_E_ARG, "%s needs --model DIR", o->command);
   const char *weights = o->weights ? o->weights : "f32";
-  const fvg_dtype kind = weights[0] == 'q' ? FVG_Q8 : weights[0] == 'b' ? FVG_BF16 : FVG_F32;
+  const fvg_dtype kind = weights[0] == 'q' ? q8 : weights[0] == 'b' ? FVG_BF16 : FVG_F32;
   fvg_status s = fvg_clip_open(c, m, o->model, o->merges, kind);
-  if (s || !o->weights || (*m)->kept_as == kind) return s;
+  if (s || !o->weights || kind == q8 || (*m)->kept_as == kind) return s;
 
   fvg_clip_free(*m);
   *m = NULL;
   return fvg_fail(c, FVG_E_ARG, "--weights %s: %s holds eight-bit weights", weights, o->model);
+}
+
+fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
+  return open_kept_as(c, o, FVG_Q8, m);
+}
+
+fvg_status open_tuned_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {
+  return open_kept_as(c, o, FVG_Q8_IMAGES, m);
 }
 
 fvg_status open_image_model(fvg_ctx *c, const common_options *o, fvg_clip **m) {

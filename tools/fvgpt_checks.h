@@ -5,6 +5,9 @@
 #include "fvgpt_options.h"
 
 fvg_status open_model(fvg_ctx *c, const common_options *o, fvg_clip **m);
+/* The same for commands that tune, and that test what was tuned: with --weights q8 the text tower
+   stays in f32. */
+fvg_status open_tuned_model(fvg_ctx *c, const common_options *o, fvg_clip **m);
 /* The same for commands that look at pictures: a model without an image tower is an error. */
 fvg_status open_image_model(fvg_ctx *c, const common_options *o, fvg_clip **m);
 

@@ -133,7 +133,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   memset(&d, 0, sizeof d);
   memset(&task, 0, sizeof task);
   s = check_format(c, &o->format);
-  if (!s) s = open_model(c, &o->common, &m);
+  if (!s) s = open_tuned_model(c, &o->common, &m);
   if (!s) s = open_only_data(c, &o->data, &d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);

@@ -190,7 +190,7 @@ static fvg_status report(fvg_ctx *c, const report_options *o, const char *json,
   const double start = now();
   fvg_clip *m = NULL;
   study *x = FVG_NEW_ARRAY(c, study, (size_t)n);
-  fvg_status s = x ? open_model(c, &o->common, &m) : FVG_E_NOMEM;
+  fvg_status s = x ? open_tuned_model(c, &o->common, &m) : FVG_E_NOMEM;
 
   feature_cache *cache = NULL;
   if (!s) s = open_studies(m, o, x);

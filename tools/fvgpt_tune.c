@@ -152,7 +152,7 @@ fvg_status tuning_new(fvg_ctx *c, tuning **out, const tune_options *o) {
 fvg_status tuning_run(tuning *t) {
   fvg_status s = parse_lists(t, t->c);
   if (!s) s = lock_out(t);
-  if (!s) s = open_model(t->c, &t->o->common, &t->m);
+  if (!s) s = open_tuned_model(t->c, &t->o->common, &t->m);
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
   if (!s) s = make_plan(t);

@@ -82,7 +82,9 @@ void set_model(fvg_settings *x, const fvg_clip *m) {
     h = mark_bytes(h, p->mean, sizeof p->mean);
     h = mark_bytes(h, p->std, sizeof p->std);
   }
-  if (m->kept_as != FVG_F32) h = mark_text(h, m->kept_as == FVG_Q8 ? "q8" : "bf16");
+  if (m->kept_as == FVG_Q8) h = mark_text(h, "q8");
+  if (m->kept_as == FVG_Q8_IMAGES) h = mark_text(h, "q8, texts f32");
+  if (m->kept_as == FVG_BF16) h = mark_text(h, "bf16");
   set_mark(x, "model", h);
 }
 
