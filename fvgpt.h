@@ -1330,8 +1330,11 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 /* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
    settings, files, checks.  What stands between these two marks is therefore compiled at -O1; the
-   kernels, the tape, pictures and whatever else goes over many numbers stand outside.  Under -O0
-   and -Os the marks mean nothing. */
+   kernels, the tape, pictures and whatever else goes over many numbers stand outside.
+
+   Under -Os they mean nothing, but gcc still has passes there which copy code (the end of a
+   function to each call in its last line, conditions to each place that they follow from) or give
+   registers to what a short function need not keep.  Without those it gets 3 % smaller. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
 #define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
@@ -1339,6 +1342,19 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
 #endif
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE_SIZE__)
+#define FVG__SMALL_BEGIN \
+  _Pragma("GCC push_options") \
+  _Pragma("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-tree-dominator-opts\")") \
+  _Pragma("GCC optimize(\"no-caller-saves,no-move-loop-invariants,no-tree-loop-im\")")
+#define FVG__SMALL_END _Pragma("GCC pop_options")
+#else
+#define FVG__SMALL_BEGIN
+#define FVG__SMALL_END
+#endif
+
+FVG__SMALL_BEGIN
 
 /*==================================================================================================
  * CHAPTER 1  CONTEXT: memory, messages, threads, random numbers
@@ -2016,26 +2032,25 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
 static size_t fvg__used_beside_tapes(const fvg_ctx *c) { return c->used - c->tape_bytes; }
 
 /* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64
-   MiB, beyond what is in use, or less if it reads a file within another one's budget.  Returns
+   MiB, beyond what is in use, or less if it reads a file within another one's budget.  *before is
    what fvg__budget_end takes. */
-static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t bytes) {
+static void fvg__budget_begin(fvg_ctx *c, fvg__budget *before, const char *file, uint64_t bytes) {
   const size_t all = (size_t)-1 / 2;
   const size_t fixed = (size_t)64 << 20;
-  const fvg__budget before = c->budget;
+  *before = c->budget;
 
   const size_t used = fvg__used_beside_tapes(c);
   size_t most = all;
   size_t room = used < all - fixed ? all - fixed - used : 0;
   if (bytes < room / 64) most = used + fixed + 64 * (size_t)bytes;
-  if (before.most && before.most < most) return before;
+  if (before->most && before->most < most) return;
 
   c->budget.most = most;
   c->budget.bytes = bytes;
   c->budget.file = file;
-  return before;
 }
 
-static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before; }
+static void fvg__budget_end(fvg_ctx *c, const fvg__budget *before) { c->budget = *before; }
 
 static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
   const size_t most = c->budget.most;
@@ -4243,9 +4258,10 @@ static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
 
   fvg_status status = FVG_E_NOMEM;
   if (w->file) {
-    fvg__budget budget = fvg__budget_begin(c, w->file, w->source.size);
+    fvg__budget budget;
+    fvg__budget_begin(c, &budget, w->file, w->source.size);
     status = read(w);
-    fvg__budget_end(c, budget);
+    fvg__budget_end(c, &budget);
   }
   if (status) {
     fvg_weights_close(w);
@@ -7185,28 +7201,25 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, cons
   FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
 }
 
-/* Is there a body of sum_rows for so many rows?  Under -Os there are half as many. */
 #ifdef __OPTIMIZE_SIZE__
-#define FVG__HAS_BODY(rows) ((rows) == 1 || (rows) % 2 == 0)
-#else
-#define FVG__HAS_BODY(rows) 1
+/* Small code: rows that do not fill a tile are taken by fours and ones, which is three bodies
+   instead of one for each number of rows. */
+FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum) {
+  fvg__tile part = *t;
+  int n = 0;
+
+  for (int left = t->rows; left > 0; left -= n) {
+    if (left == FVG__TILE_ROWS) FVG__NAME(sum_tile)(&part, n = FVG__TILE_ROWS, sum);
+    else if (left >= 4) FVG__NAME(sum_tile)(&part, n = 4, sum);
+    else FVG__NAME(sum_tile)(&part, n = 1, sum);
+    part.a += n * part.a_row;
+    sum += 2 * n * FVG__LANES;
+  }
+}
 #endif
 
 /* The tile itself: sums over k, then bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
-  if (!FVG__HAS_BODY(t->rows)) {    /* all rows but the last, then that one */
-    fvg__tile part = *t;
-    part.rows = t->rows - 1;
-    FVG__NAME(gemm_tile)(&part);
-
-    part.rows = 1;
-    part.a = t->a + (t->rows - 1) * t->a_row;
-    part.out = t->out + (t->rows - 1) * t->ld_out;
-    part.from = t->from ? t->from + (t->rows - 1) * t->ld_from : NULL;
-    FVG__NAME(gemm_tile)(&part);
-    return;
-  }
-
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
     const float *out = t->out + r * t->ld_out;
@@ -7214,17 +7227,17 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     FVG__PREFETCH_TO_WRITE(out + FVG__LANES);
   }
 
-  /* There is a copy of sum_rows for each number of rows. */
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
-#define FVG__CASE(r) \
-  case r + 1: \
-    if (FVG__HAS_BODY(r + 1)) FVG__NAME(sum_tile)(t, r + 1, sum); \
-    break;
+#ifdef __OPTIMIZE_SIZE__
+  FVG__NAME(sum_in_parts)(t, sum);
+#else
+  /* There is a copy of sum_rows for each number of rows. */
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
-#undef FVG__HAS_BODY
+#endif
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
@@ -7626,7 +7639,7 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
   __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(number))
 
 FVG__TARGET FVG__ALWAYS_INLINE __mmask16 fvg__first_lanes_avx512(int n) {
-  return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
+  return (__mmask16)((1 << n) - 1);
 }
 
 FVG__TARGET FVG__ALWAYS_INLINE __m512 fvg__load_n_avx512(const float *p, int n) {
@@ -8791,6 +8804,8 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __
 #define FVG__STORE_SUMS(p, v) _mm512_storeu_si512(p, v)
 #define FVG__KEEP_APART(v)   __asm__("" : "+v"(v))
 
+/* Under -Os the few CPUs without the dot product run AVX2's. */
+#ifndef __OPTIMIZE_SIZE__
 #define FVG__NAME(x)         fvg__q8_##x##_avx512
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx512f,avx512bw")))
@@ -8809,6 +8824,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512(void *words, int at, __m5
   _mm256_storeu_si256((__m256i *)(void *)((int16_t *)words + at), _mm512_cvtepi32_epi16(q));
 }
 #include "fvgpt.h"
+#endif
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx512_vnni
 #define FVG__TYPE            FVG_Q8
@@ -8988,7 +9004,10 @@ static const fvg__narrow *fvg__choose_avx512(void) {
   int has_bytes = fvg__has_feature(0, 1, 30);
   int has_vnni = fvg__has_feature(0, 2, 11);
   if (has_bytes && has_vnni) return &fvg__q8_format_avx512_vnni;
-  return has_bytes ? &fvg__q8_format_avx512 : &fvg__q8_format_avx2;
+#ifndef __OPTIMIZE_SIZE__
+  if (has_bytes) return &fvg__q8_format_avx512;
+#endif
+  return &fvg__q8_format_avx2;
 }
 
 static const fvg__narrow *fvg__choose_avx2(void) {
@@ -15075,15 +15094,17 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   fvg_status s = fvg__head_identify(c, w, &kind, &first);
   if (s) return s;
 
-  fvg__budget budget = fvg__budget_begin(c, fvg_weights_file(w), fvg__weights_bytes(w));
+  fvg__budget budget;
+  fvg__budget_begin(c, &budget, fvg_weights_file(w), fvg__weights_bytes(w));
   fvg_head *h = fvg__head_new(c, (fvg_head_kind)kind, first.dim[1], first.dim[0], 1);
   s = h ? fvg__weights_verify(w) : FVG_E_NOMEM;
   if (!s) s = fvg__head_fill(h, w);
-  fvg__budget_end(c, budget);
+  fvg__budget_end(c, &budget);
   if (!s) *out = h;
   else fvg_head_free(h);
   return s;
 }
 
 FVG__SELDOM_RUN_END
+FVG__SMALL_END
 #endif /* FVG__PART_THREE */

@@ -1746,6 +1746,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
+FVG__SMALL_BEGIN
 FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
@@ -3110,9 +3111,10 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   }
   k->ctx = c;
 
-  fvg__budget budget = fvg__budget_begin(c, name, n);
+  fvg__budget budget;
+  fvg__budget_begin(c, &budget, name, n);
   status = fvg__tokenizer_read(k, name, bytes, n, vocab_size, end);
-  fvg__budget_end(c, budget);
+  fvg__budget_end(c, &budget);
 
   fvg_bytes_free(c, bytes);
   if (status) {
@@ -8088,7 +8090,7 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
   l->m->kept_as = keep_as;
   l->weights = weights;
   l->keep_as = keep_as;
-  l->budget = fvg__budget_begin(c, file, fvg__weights_bytes(weights));
+  fvg__budget_begin(c, &l->budget, file, fvg__weights_bytes(weights));
   return fvg__list_tensors(l);
 }
 
@@ -8106,7 +8108,7 @@ static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config
 /* Frees the loader, and the model unless s is FVG_OK; returns s. */
 static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
   if (l->m) {
-    fvg__budget_end(l->m->ctx, l->budget);
+    fvg__budget_end(l->m->ctx, &l->budget);
     fvg_release(l->m->ctx, l->tensor);
     fvg_release(l->m->ctx, l->text);
   }
@@ -19714,12 +19716,13 @@ static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
 static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l,
                                           fvg_fvgpt **fvgpt) {
   uint64_t bytes = fvg__weights_bytes(w);
-  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), bytes);
+  fvg__budget budget;
+  fvg__budget_begin(m->ctx, &budget, fvg_weights_file(w), bytes);
   fvg_status s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
   if (!s) s = fvg__restore_fvgpt(m, w, fvgpt);
   if (!s) s = fvg__nothing_left(w, *l, *fvgpt);
-  fvg__budget_end(m->ctx, budget);
+  fvg__budget_end(m->ctx, &budget);
   return s;
 }
 
@@ -19877,9 +19880,10 @@ FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *ou
   fvg_status s = fvg_weights_open(m->ctx, &out->settings, source);
   if (s) return s;
   const uint64_t bytes = fvg__weights_bytes(out->settings);
-  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(out->settings), bytes);
+  fvg__budget budget;
+  fvg__budget_begin(m->ctx, &budget, fvg_weights_file(out->settings), bytes);
   s = fvg__restore_head(m, out);
-  fvg__budget_end(m->ctx, budget);
+  fvg__budget_end(m->ctx, &budget);
   if (s) fvg_head_checkpoint_free(m, out);
   return s;
 }
@@ -22386,4 +22390,5 @@ static const char *const *fvg__unicode_table(int table) {
     default:                  return fvg__html_names;
   }
 }
+FVG__SMALL_END
 #endif /* FVG__CLIP_IMPLEMENTED */
