@@ -201,8 +201,11 @@
 #define FVG__UNUSED
 #endif
 
-/* gcc and clang check the arguments of functions that work like printf. */
-#if defined(__GNUC__) || defined(__clang__)
+/* gcc and clang check the arguments of functions that work like printf; gcc for Windows must be
+   told that it is not Windows's. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FVG__PRINTF(form, args) __attribute__((format(gnu_printf, form, args)))
+#elif defined(__clang__)
 #define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
 #else
 #define FVG__PRINTF(form, args)
@@ -1720,6 +1723,9 @@ static double fvg__decimal_value(fvg__decimal *d) {
    nor a heap it brings both along (FVGPT_NO_STDIO, FVGPT_NO_MALLOC).  What fvg_fail says of formats
    is all that these functions know. */
 
+/* What %llu prints; uint64_t has that type on some platforms only. */
+typedef unsigned long long fvg__long;
+
 /* Text that is being written to a place of `size` bytes.  What does not fit is only counted. */
 typedef struct fvg__printer {
   char *to;
@@ -2063,9 +2069,9 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   const size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
   if (fvg__over_budget(c, bytes, total)) {
     fvg_fail(c, FVG_E_NOMEM,
-             "%s: %.0f bytes of memory asked for, for a file of %.0f; "
+             "%s: %zu bytes of memory asked for, for a file of %llu; "
              "more than 64 times its size and 64 MiB is not given",
-             c->budget.file, (double)bytes, (double)c->budget.bytes);
+             c->budget.file, bytes, (fvg__long)c->budget.bytes);
     return NULL;
   }
 
@@ -2074,8 +2080,7 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   if (bytes <= (size_t)-1 / 2)
     base = (char *)allocator->alloc(allocator->user, total);
   if (!base) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use",
-             (double)bytes, (double)c->used);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %zu bytes asked for, %zu in use", bytes, c->used);
     return NULL;
   }
 
@@ -2103,8 +2108,7 @@ FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes) {
 /* Zeros for n elements of `size` bytes; the product is checked. */
 FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size) {
   if (size && n > (size_t)-1 / 2 / size) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes",
-             (double)n, (double)size);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %zu elements of %zu bytes", n, size);
     return NULL;
   }
   return fvg_alloc(c, n * size);
@@ -2919,8 +2923,8 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
   const char *name = s->name ? s->name : "source";
   if (offset > s->size || n > s->size - offset)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f",
-                    name, (double)s->size, (double)n, (double)offset);
+                    "%s: ends after %llu bytes, but %zu bytes are expected at %llu",
+                    name, (fvg__long)s->size, n, (fvg__long)offset);
   if (n && !s->read)
     return fvg_fail(c, FVG_E_ARG,
                     "%s: cannot read: the source has no bytes or no read function",
@@ -2932,8 +2936,8 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
     if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
     if (s->read(s->user, to, offset, piece))
       return fvg_fail(c, FVG_E_IO,
-                      "%s: cannot read %.0f bytes at %.0f",
-                      name, (double)piece, (double)offset);
+                      "%s: cannot read %zu bytes at %llu",
+                      name, piece, (fvg__long)offset);
     to += piece;
     offset += piece;
     n -= piece;
@@ -2951,8 +2955,8 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
 
   if (s->size >= (size_t)-1 / 2)
     return fvg_fail(c, FVG_E_NOMEM,
-                    "%s: %.0f bytes do not fit in memory",
-                    s->name ? s->name : "source", (double)s->size);
+                    "%s: %llu bytes do not fit in memory",
+                    s->name ? s->name : "source", (fvg__long)s->size);
   const size_t size = (size_t)s->size;
   uint8_t *block = (uint8_t *)fvg_alloc(c, size + 1);
   if (!block) return FVG_E_NOMEM;
@@ -3410,8 +3414,8 @@ typedef struct fvg__json_reader {
 static fvg_status fvg__json_error(fvg__json_reader *r, const char *what) {
   const char *end = r->at >= r->n ? ", but the text ends" : "";
   return fvg_fail(r->c, FVG_E_FORMAT,
-                  "%s: byte %.0f: not valid JSON: %s%s",
-                  r->file, (double)r->at, what, end);
+                  "%s: byte %zu: not valid JSON: %s%s",
+                  r->file, r->at, what, end);
 }
 
 /* The next byte, -1 at the end. */
@@ -3761,8 +3765,7 @@ FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, s
     return fvg__missing(c, "fvg_json_parse", file ? "the text" : "the file's name");
   if (n > INT32_MAX)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                    "%s: %.0f bytes of JSON; 2 GiB is the limit",
-                    file, (double)n);
+                    "%s: %zu bytes of JSON; 2 GiB is the limit", file, n);
 
   fvg__json_reader r;
   memset(&r, 0, sizeof r);
@@ -3962,9 +3965,9 @@ static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg_
   uint64_t available = w->source.size - data_start;
   if (e->begin > e->end || e->end > available)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: data_offsets [%.0f, %.0f], "
-                    "but the file holds %.0f bytes of data", w->file, e->name,
-                    (double)e->begin, (double)e->end, (double)available);
+                    "%s: tensor %.100s: data_offsets [%llu, %llu], "
+                    "but the file holds %llu bytes of data", w->file, e->name,
+                    (fvg__long)e->begin, (fvg__long)e->end, (fvg__long)available);
   e->begin += data_start;
   e->end += data_start;
   return FVG_OK;
@@ -3985,9 +3988,9 @@ static fvg_status fvg__weight_check(fvg_weights *w, const fvg__weight *e, size_t
   uint64_t given = e->end - e->begin;
   if (size && bytes != given)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: %s of shape %s takes %.0f bytes, "
-                    "data_offsets give %.0f", w->file, e->name, e->dtype, text,
-                    (double)bytes, (double)given);
+                    "%s: tensor %.100s: %s of shape %s takes %llu bytes, "
+                    "data_offsets give %llu", w->file, e->name, e->dtype, text,
+                    (fvg__long)bytes, (fvg__long)given);
   return FVG_OK;
 }
 
@@ -4085,8 +4088,8 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
     const fvg__weight *b = (const fvg__weight *)w->by_name[i];
     if (a->end <= b->begin) continue;
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensors %.100s and %.100s overlap at byte %.0f",
-                    w->file, a->name, b->name, (double)b->begin);
+                    "%s: tensors %.100s and %.100s overlap at byte %llu",
+                    w->file, a->name, b->name, (fvg__long)b->begin);
   }
   return fvg__weights_sort_names(w);
 }
@@ -4180,8 +4183,8 @@ static fvg_status fvg__refuse_weights(fvg_weights *w, uint64_t n) {
   if (what)
     return fvg_fail(w->c, status, "%s: this is %s", w->file, what);
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
-                  w->file, (double)n, (double)w->source.size);
+                  "%s: not a safetensors file: header of %llu bytes in a file of %llu",
+                  w->file, (fvg__long)n, (fvg__long)w->source.size);
 }
 
 /* Reads and parses the header; *data_start is where it ends in the file. */
@@ -5024,8 +5027,8 @@ static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
   if (t.n > FVG__HEADER_LIMIT)
     return fvg_fail(c, FVG_E_ARG,
-                    "%s: a header of %.0f bytes; %.0f is the limit",
-                    file, (double)t.n, (double)FVG__HEADER_LIMIT);
+                    "%s: a header of %zu bytes; %u is the limit",
+                    file, t.n, FVG__HEADER_LIMIT);
   t.out = (char *)fvg_alloc(c, t.n);
   if (!t.out) return FVG_E_NOMEM;
   t.n = 0;
@@ -5229,8 +5232,8 @@ static fvg_status fvg__zip_find_directory(fvg__zip *z, uint64_t *count) {
   int plausible = *count <= z->directory_bytes / FVG__ZIP_ENTRY && *count <= INT32_MAX;
   if (inside && plausible) return FVG_OK;
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit", w->file,
-                  (double)*count, (double)z->directory_bytes, (double)z->directory_at);
+                  "%s: zip directory of %llu entries in %llu bytes at %llu does not fit", w->file,
+                  (fvg__long)*count, (fvg__long)z->directory_bytes, (fvg__long)z->directory_at);
 }
 
 /* Replaces a number that is all ones by the next 8 bytes of the zip64 field; non-zero
@@ -5271,8 +5274,8 @@ static int fvg__zip_widen_entry(fvg__zip_entry *e, const uint8_t *extra, size_t 
 
 static fvg_status fvg__zip_broken(const fvg__zip *z, size_t at) {
   return fvg_fail(z->w->c, FVG_E_FORMAT,
-                  "%s: zip directory is broken at byte %.0f", z->w->file,
-                  (double)(z->directory_at + at));
+                  "%s: zip directory is broken at byte %llu", z->w->file,
+                  (fvg__long)(z->directory_at + at));
 }
 
 /* Reads the directory's entry at byte *at of the directory and moves *at to its end. */
@@ -5320,9 +5323,9 @@ static fvg_status fvg__zip_locate(fvg__zip *z, fvg__zip_entry *e) {
 
   char text[FVG__LEGIBLE];
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: zip member %s: %.0f bytes at %.0f are not there",
+                  "%s: zip member %s: %llu bytes at %llu are not there",
                   w->file, fvg__legible(e->name, e->n_name, text),
-                  (double)e->packed, (double)e->header);
+                  (fvg__long)e->packed, (fvg__long)e->header);
 }
 
 static int fvg__zip_by_name(const void *a, const void *b) {
@@ -5357,8 +5360,8 @@ static fvg_status fvg__zip_check(fvg__zip *z) {
     fvg__legible(a->name, a->n_name, one);
     fvg__legible(b->name, b->n_name, two);
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: zip members %s and %s overlap at byte %.0f",
-                    w->file, one, two, (double)b->header);
+                    "%s: zip members %s and %s overlap at byte %llu",
+                    w->file, one, two, (fvg__long)b->header);
   }
 
   fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
@@ -5730,8 +5733,8 @@ typedef struct fvg__pickle {
 
 static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
   return fvg_fail(p->w->c, FVG_E_FORMAT,
-                  "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s",
-                  p->w->file, (double)p->at, what);
+                  "%s: " FVG__PICKLE_NAME ", before byte %zu: %s",
+                  p->w->file, p->at, what);
 }
 
 /* Moves p->at to the end of the line that begins there; *end is the offset of its newline. */
@@ -6161,8 +6164,8 @@ static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
 
   if (e->packed > INT32_MAX / 2)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                    "%s: a pickle of %.0f bytes; 1 GiB is the limit",
-                    p->w->file, (double)e->packed);
+                    "%s: a pickle of %llu bytes; 1 GiB is the limit",
+                    p->w->file, (fvg__long)e->packed);
   p->n = (size_t)e->packed;
   p->byte = (uint8_t *)fvg_alloc(c, p->n);
   if (!p->byte) return FVG_E_NOMEM;
@@ -6279,8 +6282,8 @@ static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e,
   uint64_t bytes = storage->member->packed;
   if (storage->count > bytes / storage->size)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
-                    w->file, e->name, (double)storage->count, e->dtype, text, (double)bytes);
+                    "%s: tensor %.100s: a storage of %llu %s, but data/%s has %llu bytes",
+                    w->file, e->name, (fvg__long)storage->count, e->dtype, text, (fvg__long)bytes);
   return fvg__zip_must_be_stored(p->zip, storage->member);
 }
 
@@ -6344,9 +6347,9 @@ static fvg_status fvg__tensor_span(const fvg__pickle *p, fvg__weight *e,
   uint64_t last = fvg__tensor_furthest(e, offset, storage->count);
   if (last >= storage->count)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: shape %s with its strides, from element %.0f on, "
-                    "leaves its storage of %.0f",
-                    w->file, e->name, text, (double)offset, (double)storage->count);
+                    "%s: tensor %.100s: shape %s with its strides, from element %llu on, "
+                    "leaves its storage of %llu",
+                    w->file, e->name, text, (fvg__long)offset, (fvg__long)storage->count);
 
   /* A stride of 0 repeats elements, so a tensor can be larger than the file that it is in. */
   if (bytes > w->source.size)
@@ -6416,7 +6419,7 @@ typedef struct fvg__naming {
 static int fvg__real_text(double x, char number[32]) {
   int n = 0;
   for (int digits = 15; digits <= 17; digits++) {
-    double back;
+    double back = 0;
     n = fvg__print(number, 32, "%.*g", digits, x);
     if (fvg__read_number(number, &back) && back == x) break;
   }
@@ -7252,25 +7255,6 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     }
 }
 
-/* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
-   square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
-   the next sixteen begin, since rows a power of two apart share few places in the cache. */
-FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from,
-                                             ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
-  if (rows < 4 || cols < 4) {
-    fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to);
-    return;
-  }
-
-  for (int line = 0; line < cols; line += 16)
-    for (int i = 0; i < rows; i += 4)
-      for (int j = line; j < cols && j < line + 16; j += 4) {
-        int i4 = fvg__min(i, rows - 4);
-        int j4 = fvg__min(j, cols - 4);
-        fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
-      }
-}
-
 /* Whole vectors come first, the numbers that are left after them: in the maximum, the sum and the
    division alike. */
 FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, float *p) {
@@ -7381,6 +7365,33 @@ FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, co
   }
 }
 
+FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
+  FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x));
+  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
+}
+
+/* Where FVG__SHARED names them at another instruction set, these are not stamped again. */
+#ifndef FVG__SHARED
+#define FVG__SHARED FVG__NAME
+/* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
+   square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
+   the next sixteen begin, since rows a power of two apart share few places in the cache. */
+FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from,
+                                             ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  if (rows < 4 || cols < 4) {
+    fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to);
+    return;
+  }
+
+  for (int line = 0; line < cols; line += 16)
+    for (int i = 0; i < rows; i += 4)
+      for (int j = line; j < cols && j < line + 16; j += 4) {
+        int i4 = fvg__min(i, rows - 4);
+        int j4 = fvg__min(j, cols - 4);
+        fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
+      }
+}
+
 FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
   int whole = n - n % FVG__LANES;
   for (int i = 0; i < whole; i += FVG__LANES)
@@ -7397,6 +7408,18 @@ FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
   }
 }
 
+/* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
+   grow again; x is therefore held at -50. */
+FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
+    FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
+    FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
+  }
+}
+#endif
+
 FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const float *dy,
                                                  float *dx) {
   for (int i = 0; i < n; i += FVG__LANES) {
@@ -7409,22 +7432,6 @@ FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const fl
 
     FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
     FVG__STORE_N(dx + i, lanes, sum);
-  }
-}
-
-FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
-  FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x));
-  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
-}
-
-/* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
-   grow again; x is therefore held at -50. */
-FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
-  for (int i = 0; i < n; i += FVG__LANES) {
-    int lanes = fvg__min(FVG__LANES, n - i);
-    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
-    FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
-    FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
   }
 }
 
@@ -7458,12 +7465,12 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__LEVEL,
   FVG__TILE_ROWS, 2 * FVG__LANES,
   FVG__NAME(gemm_tile),
-  FVG__NAME(transpose),
+  FVG__SHARED(transpose),
   FVG__NAME(softmax),
   FVG__NAME(layer_norm),
-  FVG__NAME(add),
-  FVG__NAME(gelu),
-  FVG__NAME(quick_gelu),
+  FVG__SHARED(add),
+  FVG__SHARED(gelu),
+  FVG__SHARED(quick_gelu),
   FVG__NAME(dot)
 };
 
@@ -7478,6 +7485,7 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__LEVEL
 #undef FVG__TARGET
 #undef FVG__NAME
+#undef FVG__SHARED
 #undef FVG__TILE_ROWS
 #undef FVG__V
 #undef FVG__LANES
@@ -7616,6 +7624,9 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #define FVG__LEVEL         FVG_SIMD_AVX512
 #define FVG__TARGET        __attribute__((target("avx512f")))
 #define FVG__NAME(x)       fvg__##x##_avx512
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__SHARED(x)     fvg__##x##_avx2  /* the same bits */
+#endif
 #define FVG__TILE_ROWS     14
 #define FVG__V             __m512
 #define FVG__LANES         16
@@ -8585,8 +8596,8 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *
 }
 
 #ifdef __OPTIMIZE_SIZE__
-/* Small code: rows are taken by eights, fours, twos and ones, which is four bodies instead of one
-   for each number of rows. */
+/* Small code: rows are taken by eights, fours and ones, which is three bodies instead of one for
+   each number of rows. */
 FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__narrow_tile *t, FVG__SUM *sum) {
   fvg__narrow_tile part = *t;
   int n = 0;
@@ -8594,7 +8605,6 @@ FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__narrow_tile *t, FVG__
   for (int left = t->rows; left > 0; left -= n) {
     if (FVG__TILE_ROWS >= 8 && left >= 8) FVG__NAME(sum_rows)(&part, n = 8, sum);
     else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum);
-    else if (left >= 2) FVG__NAME(sum_rows)(&part, n = 2, sum);
     else FVG__NAME(sum_rows)(&part, n = 1, sum);
     part.a += n * part.a_row;
     sum += 2 * n * FVG__LANES;

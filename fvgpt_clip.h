@@ -2492,8 +2492,7 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
 
   size_t bytes = strlen(utf8);
   if (bytes > 100000000)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit",
-                    (double)bytes);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %zu bytes; 100000000 is the limit", bytes);
   if (!bytes) return FVG_OK;
 
   uint32_t *t = (uint32_t *)fvg_alloc_array(c, bytes, 3 * sizeof *t);
@@ -2505,8 +2504,8 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
   if (bad < bytes) {
     fvg_release(c, t);
     return fvg_fail(c, FVG_E_FORMAT,
-                    "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
-                    (unsigned)(uint8_t)utf8[bad], (double)bad);
+                    "text: byte 0x%02X at offset %zu is not UTF-8; convert the text first",
+                    (unsigned)(uint8_t)utf8[bad], bad);
   }
 
   m = fvg__normalise(u, t, scratch, bytes, m);
@@ -3076,8 +3075,7 @@ static fvg_status fvg__tokenizer_read(fvg_tokenizer *k, const char *name, uint8_
     return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first",
                     name);
   if (n > 1000000000)
-    return fvg_fail(k->ctx, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", name,
-                    (double)n);
+    return fvg_fail(k->ctx, FVG_E_UNSUPPORTED, "%s: %zu bytes; 1000000000 is the limit", name, n);
 
   fvg__merge_file f;
   memset(&f, 0, sizeof f);
@@ -3559,8 +3557,8 @@ static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size
   for (size_t i = 0; i < n; i++) {
     int value = fvg__pnm_text_value(p);
     if (value < 0 || value > p->max)
-      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d",
-                      file, (double)i + 1, (double)n, p->max);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %zu of %zu is missing or not within 0..%d",
+                      file, i + 1, n, p->max);
     dst[i] = fvg__pnm_scale(value, p->max);
   }
   return FVG_OK;
@@ -3579,8 +3577,8 @@ static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *byt
   size_t left = (size_t)(p.end - p.at);
   if (left < needed)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
-                    file, p.width, p.height, (double)needed, (double)left);
+                    "%s: %d x %d pixels need at least %zu bytes after the PNM header, not %zu",
+                    file, p.width, p.height, needed, left);
 
   s = fvg__image_new(c, out, p.width, p.height, fvg__pnm_is_rgb(&p) ? 3 : 1);
   if (s) return s;
@@ -4146,21 +4144,21 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
   const int damaged = fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n);
   if (damaged && !(optional && g->n_data))
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
-                    "or download it again", p->name, type, (double)at);
+                    "%s: the CRC of PNG chunk %s at byte %zu is wrong: the file is damaged; copy "
+                    "or download it again", p->name, type, at);
 
   const int first = at == 8;
   if (first != !strcmp(type, "IHDR"))
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
-                    (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %zu%s", p->name, type,
+                    at, strcmp(type, "CgBI") ? ", which cannot stand there" :
                     ": Apple's own form of PNG; convert it to PNG");
   if (first) return fvg__png_header(c, p, g);
 
   if (!strcmp(type, "IDAT")) {
     if (g->n_data && at != g->data_end)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: "
-                      "the file is damaged", p->name, (double)at);
+                      "%s: PNG whose pixels are interrupted by another chunk before byte %zu: "
+                      "the file is damaged", p->name, at);
     g->data_end = at + n + 12;
     g->n_data += n;
   } else if (!strcmp(type, "PLTE")) {
@@ -4187,8 +4185,8 @@ static fvg_status fvg__png_walk(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
     const size_t length = left < 12 ? 0 : fvg__get_u32(p->bytes + at);
     if (left < 12 || length > left - 12)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
-                      (double)p->n, (double)at);
+                      "%s: PNG truncated at byte %zu, within the chunk at byte %zu", p->name,
+                      p->n, at);
 
     const fvg_status s = fvg__png_chunk(c, p, g, &crc, at, length);
     if (s || !memcmp(p->bytes + at + 4, "IEND", 4)) return s;
@@ -4210,9 +4208,9 @@ static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
   /* deflate compresses at most by a factor of 1032, so fewer bytes cannot be the picture */
   if (g.raw > 1032.0 * (double)g.n_data + 1032)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
+                    "%s: PNG of %.0f x %.0f pixels cannot come from %zu bytes of data", p->name,
                     (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
-                    (double)g.n_data);
+                    g.n_data);
 
   if (g.colour == 0 && g.depth == 16) fvg__say_16_bit(c, p->name);
   if (g.colour != 3 || g.n_palette >= 1u << g.depth) return FVG_OK;
@@ -4297,8 +4295,8 @@ static fvg_status fvg__bmp_header(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
 
   if (p->n < b->begin)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
-                    (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %zu, within its header", p->name,
+                    p->n);
   return FVG_OK;
 }
 
@@ -4325,8 +4323,8 @@ static fvg_status fvg__bmp_sides(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b)
   const size_t last_row = (row_bits + 7) / 8;
   if (b->pixels < b->begin || b->pixels > p->n || rows_before + last_row > p->n - b->pixels)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
-                    (double)b->width, (double)b->height, b->bits, (double)p->n);
+                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %zu", p->name,
+                    (double)b->width, (double)b->height, b->bits, p->n);
   return FVG_OK;
 }
 
@@ -4457,8 +4455,8 @@ static fvg_status fvg__gif_open(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
   }
   if (!at || g->codes >= p->n || !fvg__gif_skip(p, g->codes + 1))
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
-                    (double)n);
+                    "%s: GIF truncated at byte %zu, before the end of its first picture", p->name,
+                    n);
   return FVG_OK;
 }
 
@@ -4484,8 +4482,8 @@ static fvg_status fvg__gif_sides(fvg_ctx *c, const fvg__picture *p, fvg__gif *g,
       || (double)g->width * g->height > most_pixels)
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
-                    "more) cannot come from %.0f bytes", p->name, g->width, g->height, g->columns,
-                    g->rows, code_bits, (double)n);
+                    "more) cannot come from %zu bytes", p->name, g->width, g->height, g->columns,
+                    g->rows, code_bits, n);
   return FVG_OK;
 }
 
@@ -4596,8 +4594,8 @@ typedef struct fvg__jpeg {
 } fvg__jpeg;
 
 static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *what) {
-  return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %.0f is damaged", j->file->name, what,
-                  (double)(j->at - 2));
+  return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %zu is damaged", j->file->name, what,
+                  j->at - 2);
 }
 
 /* Reads a segment of tables.  A Huffman table is a number, 16 counts and that many symbols, which
@@ -4782,13 +4780,13 @@ static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
     found++;
     if (*marker != due || !j->interval)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
-                      "data are damaged", f->name, *marker & 7, (double)j->at);
+                      "%s: JPEG restart marker RST%d at byte %zu is not the one due there: the "
+                      "data are damaged", f->name, *marker & 7, j->at);
   }
 
   if (j->at + 1 >= f->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
-                    f->name, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %zu",
+                    f->name, f->n);
   if (found < j->restarts)
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: JPEG scan of %d restart markers in place of %d: the data are damaged, a "
@@ -4809,8 +4807,8 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
     const size_t length = left < 2 ? 0 : (size_t)fvg__get_u16(p);
     if (length < 2 || length > left)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
-                      f->name, (unsigned)marker, (double)j->at - 2, (double)length, (double)left);
+                      "%s: JPEG segment FF%02X at byte %zu has %zu bytes, the file %zu more",
+                      f->name, (unsigned)marker, j->at - 2, length, left);
 
     s = fvg__jpeg_segment(c, j, marker, p + 2, length - 2);
     j->at += length;
@@ -4821,8 +4819,8 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
   /* a block of 64 pixels costs at least one bit */
   if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
   if ((double)j->width * j->height > 1024.0 * (double)f->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
-                    f->name, j->width, j->height, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %zu bytes",
+                    f->name, j->width, j->height, f->n);
   return fvg__picture_fits(c, f, j->width, j->height);
 }
 
@@ -4884,11 +4882,11 @@ static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const cha
   size_t zeros = 0;
   while (zeros < p->n && !p->bytes[zeros]) zeros++;
   if (zeros == p->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
-                    p->n ? "a file of zeros" : "an empty file", (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%zu bytes); copy or download it again", p->name,
+                    p->n ? "a file of zeros" : "an empty file", p->n);
   return fvg_fail(c, FVG_E_FORMAT,
-                  "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
-                  "picture, convert it to PNG or JPEG", p->name, (double)p->n);
+                  "%s: %zu bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
+                  "picture, convert it to PNG or JPEG", p->name, p->n);
 }
 
 /* Decodes the picture as it is in the file, by the kind that its first bytes tell. */
@@ -4936,8 +4934,8 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
                     "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
                     channels);
   if (s->size > FVG__IMAGE_BYTES)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
-                    p.name, (double)s->size, FVG__IMAGE_BYTES);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %llu bytes; image files of up to %d bytes are read",
+                    p.name, (fvg__long)s->size, FVG__IMAGE_BYTES);
 
   fvg_status status = fvg_source_read_all(c, &p.bytes, &p.n, s);
   if (!status) status = fvg__image_read(c, out, &p, channels);
@@ -10512,7 +10510,7 @@ static fvg_status fvg__start_first_few(fvg_learner *l, const fvg_learner_desc *d
    method's published code. */
 static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_clip *m = l->clip;
-  int n_words;
+  int n_words = 0;
   fvg_status s = fvg__count_words(m->tokenizer, l->words, &n_words);
   if (s) return s;
   if (strstr(l->words, "{}"))
