@@ -1311,10 +1311,13 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #pragma GCC diagnostic pop
 #endif
 
-/* Instructions that not every compiler of today knows. */
+/* Instructions that not every compiler of today knows.  Under -Os bfloat16 is widened as it is on
+   CPUs without its products. */
 #if __GNUC__ >= 11 || (defined(__clang__) && __clang_major__ >= 12)
 #define FVG__HAS_AVX_VNNI
+#ifndef __OPTIMIZE_SIZE__
 #define FVG__HAS_AVX512_BF16
+#endif
 #endif
 
 #elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__) \
@@ -1332,29 +1335,30 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #endif
 
 /* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
-   settings, files, checks.  What stands between these two marks is therefore compiled at -O1; the
-   kernels, the tape, pictures and whatever else goes over many numbers stand outside.
+   settings, files, checks.  What stands between the marks SELDOM_RUN is therefore compiled at -O1;
+   the kernels, the tape, pictures and whatever else goes over many numbers stand outside.
 
-   Under -Os they mean nothing, but gcc still has passes there which copy code (the end of a
-   function to each call in its last line, conditions to each place that they follow from) or give
-   registers to what a short function need not keep.  Without those it gets 3 % smaller. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
-#define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
-#else
+   Under -Os gcc still has passes which copy code (the end of a function to each call in its last
+   line, a condition to each place that it follows from) or prepare loops and registers for speed.
+   Without them what stands between the marks SMALL gets 3 % smaller. */
+#define FVG__SMALL_BEGIN
+#define FVG__SMALL_END
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
-#endif
-
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE_SIZE__)
+#undef FVG__SMALL_BEGIN
+#undef FVG__SMALL_END
 #define FVG__SMALL_BEGIN \
   _Pragma("GCC push_options") \
   _Pragma("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-tree-dominator-opts\")") \
-  _Pragma("GCC optimize(\"no-caller-saves,no-move-loop-invariants,no-tree-loop-im\")")
+  _Pragma("GCC optimize(\"no-caller-saves,no-move-loop-invariants,no-tree-loop-optimize\")") \
+  _Pragma("GCC optimize(\"no-expensive-optimizations\")")
 #define FVG__SMALL_END _Pragma("GCC pop_options")
-#else
-#define FVG__SMALL_BEGIN
-#define FVG__SMALL_END
+#elif defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
+#undef FVG__SELDOM_RUN_BEGIN
+#undef FVG__SELDOM_RUN_END
+#define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
+#define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
 #endif
 
 FVG__SMALL_BEGIN
@@ -1849,14 +1853,13 @@ static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, f
     }
 
     case 'u':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 10, "0123456789", least);
-      return f->precision < 0;
     case 'x':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789abcdef", least);
+    case 'X': {
+      const unsigned base = letter == 'u' ? 10 : 16;
+      const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
+      fvg__put_whole(p, fvg__next_unsigned(f, a), base, digits, least);
       return f->precision < 0;
-    case 'X':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789ABCDEF", least);
-      return f->precision < 0;
+    }
 
     case 'e':
     case 'f':
@@ -9788,8 +9791,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
   }
 
   y->d = d;
-  if (d->needs_grad && !y->tape->no_grad)
-    y->needs_grad = 1;
+  if (FVG__TRAINS && d->needs_grad && !y->tape->no_grad) y->needs_grad = 1;
   return y;
 }
 
@@ -10126,8 +10128,19 @@ static void fvg__recompute_backward(fvg_node *y) {
   t->spare = spare;
 }
 
-/* y = f(x) without gradients; of f's nodes only the result stays, and becomes the node y of x.  It
-   counts as needing a gradient, since f may use parameters that x does not depend on. */
+/* Makes y, which is f(x), a node of x that backward makes again.  It counts as needing a gradient,
+   since f may use parameters that x does not depend on. */
+static void fvg__make_again(fvg_node *y, fvg_node *x, fvg__recomputed *r) {
+  y->a = x;
+  y->b = NULL;
+  y->c = NULL;
+  y->d = NULL;
+  y->table = r;
+  y->needs_grad = !y->tape->no_grad;
+  y->made_by = FVG__BY_RECOMPUTE;
+}
+
+/* y = f(x) without gradients; of f's nodes only the result stays. */
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   if (!x || x->tape->failed) return NULL;
 
@@ -10152,13 +10165,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
     return fvg__give_up(t);
   }
 
-  y->a = x;
-  y->b = NULL;
-  y->c = NULL;
-  y->d = NULL;
-  y->table = r;
-  y->needs_grad = !t->no_grad;
-  y->made_by = FVG__BY_RECOMPUTE;
+  if (FVG__TRAINS) fvg__make_again(y, x, r);
   return y;
 }
 

@@ -5507,7 +5507,10 @@ static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const
   }
 }
 
-#ifdef FVG__X86_SIMD
+/* Under -Os the passes above do for all. */
+#if defined(FVG__X86_SIMD) && !defined(__OPTIMIZE_SIZE__)
+#define FVG__AVX2_PASSES
+
 /* ---- the two passes with AVX2 ----
    vpmaddwd multiplies 16 pairs of 16-bit numbers and adds neighbours, which gives eight 32-bit sums
    of two products.  Pixels fit in 16 bits, weights do not, so a weight is split into two digits,
@@ -5708,7 +5711,7 @@ FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, si
     _mm256_storeu_si256(to, _mm256_packus_epi16(v01, v23));
   }
 }
-#endif /* FVG__X86_SIMD */
+#endif /* FVG__AVX2_PASSES */
 
 /* ---- resampling a window ---- */
 
@@ -5733,7 +5736,7 @@ static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
 
   /* AVX2 takes the first y rows, the plain pass what is left of them. */
   int y = 0;
-#ifdef FVG__X86_SIMD
+#ifdef FVG__AVX2_PASSES
   if (fvg__uses_avx2(c))
     y = fvg__row_passes_avx2(dst, in, &t, first, n);
 #endif
@@ -5749,7 +5752,7 @@ typedef void (*fvg__column_pass_fn)(uint8_t *dst, const uint8_t *src, size_t row
                                     const int *weight, int count, size_t n);
 
 static fvg__column_pass_fn fvg__column_pass_for(const fvg_ctx *c, size_t row) {
-#ifdef FVG__X86_SIMD
+#ifdef FVG__AVX2_PASSES
   if (row >= 32 && fvg__uses_avx2(c))
     return fvg__column_pass_avx2;
 #endif
