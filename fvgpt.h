@@ -1339,26 +1339,29 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    the kernels, the tape, pictures and whatever else goes over many numbers stand outside.
 
    Under -Os gcc still has passes which copy code (the end of a function to each call in its last
-   line, a condition to each place that it follows from) or prepare loops and registers for speed.
-   Without them what stands between the marks SMALL gets 3 % smaller. */
-#define FVG__SMALL_BEGIN
-#define FVG__SMALL_END
+   line, a condition to each place that it follows from) or prepare loops, registers and pointers
+   for speed.  Without them what stands between the marks SMALL gets 3 % smaller. */
+#if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
+#define FVG__PRAGMA(x)
+#else
+#define FVG__PRAGMA(x) _Pragma(x)
+#endif
+
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__SMALL_BEGIN \
+  FVG__PRAGMA("GCC push_options") \
+  FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
+  FVG__PRAGMA("GCC optimize(\"no-tree-dominator-opts,no-tree-tail-merge,no-caller-saves\")") \
+  FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
+  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations\")")
+#define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE_SIZE__)
-#undef FVG__SMALL_BEGIN
-#undef FVG__SMALL_END
-#define FVG__SMALL_BEGIN \
-  _Pragma("GCC push_options") \
-  _Pragma("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-tree-dominator-opts\")") \
-  _Pragma("GCC optimize(\"no-caller-saves,no-move-loop-invariants,no-tree-loop-optimize\")") \
-  _Pragma("GCC optimize(\"no-expensive-optimizations\")")
-#define FVG__SMALL_END _Pragma("GCC pop_options")
-#elif defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
-#undef FVG__SELDOM_RUN_BEGIN
-#undef FVG__SELDOM_RUN_END
-#define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
-#define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
+#else
+#define FVG__SMALL_BEGIN
+#define FVG__SMALL_END
+#define FVG__SELDOM_RUN_BEGIN FVG__PRAGMA("GCC push_options") FVG__PRAGMA("GCC optimize(\"O1\")")
+#define FVG__SELDOM_RUN_END   FVG__PRAGMA("GCC pop_options")
 #endif
 
 FVG__SMALL_BEGIN
@@ -1430,6 +1433,8 @@ typedef struct fvg__kernels fvg__kernels;
 typedef struct fvg__narrow fvg__narrow;
 typedef struct fvg__pool fvg__pool;
 
+enum { FVG__MESSAGE = 512 };            /* room for a message, with its closing 0 */
+
 /* The limit of memory while a file is read. */
 typedef struct fvg__budget {
   size_t most;                       /* bytes that may be in use; 0: no limit                    */
@@ -1449,7 +1454,7 @@ struct fvg_ctx {
   size_t tape_bytes;                 /* how many of the bytes now are those of tapes             */
   fvg__budget budget;
   fvg_status status;                 /* of the last failure                                      */
-  char message[512];
+  char message[FVG__MESSAGE];
   unsigned said;                     /* what fvg__log_once has said, one bit each                */
   int is_helper;                     /* 1: made by fvg__helper_context                           */
   int waiting;                       /* 1 + the level of a helper's message that is still to be
@@ -1980,15 +1985,19 @@ static int fvg__print(char *to, size_t size, const char *format, ...) {
 }
 
 /* ---- messages ---- */
+static void fvg__print_line(char line[FVG__MESSAGE], const char *format, va_list args) {
+  fvg__vprint(line, FVG__MESSAGE, format, args);
+  fvg_printable(line);
+}
+
 /* Records a message and hands the status back, so that failing is one line: return
    fvg_fail(c, FVG_E_IO, ...). */
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  fvg__vprint(c->message, sizeof c->message, format, args);
+  fvg__print_line(c->message, format, args);
   va_end(args);
 
-  fvg_printable(c->message);
   c->status = status;
   return status;
 }
@@ -2002,13 +2011,11 @@ static fvg_status fvg__missing(fvg_ctx *c, const char *function, const char *arg
 FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   if (!c->desc.log) return;
 
-  char line[512];
   va_list args;
   va_start(args, format);
-  fvg__vprint(line, sizeof line, format, args);
+  char line[FVG__MESSAGE];
+  fvg__print_line(line, format, args);
   va_end(args);
-
-  fvg_printable(line);
   c->desc.log(c->desc.user, level, line);
 }
 
@@ -2020,12 +2027,11 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   if ((c->said & what) || c->waiting) return;
   c->said |= what;
 
-  char line[512];
   va_list args;
   va_start(args, format);
-  fvg__vprint(line, sizeof line, format, args);
+  char line[FVG__MESSAGE];
+  fvg__print_line(line, format, args);
   va_end(args);
-  fvg_printable(line);
 
   if (c->is_helper) {
     memcpy(c->message, line, sizeof line);
@@ -2454,6 +2460,7 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 
 /* ---- zeros of a desc ---- */
 static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static void fvg__fill_in(float *x, float published) { *x = fvg__default(*x, published); }
 static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 /* ---- life cycle ---- */
@@ -4568,13 +4575,13 @@ static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const u
   if (fvg__is_float(as)) {
     double x = (double)fvg__load_float(p, e->shape.type);
     return fvg_fail(w->c, FVG_E_NUMERIC,
-                    "%s: tensor %.100s: element %.0f is %g, not a finite %s",
-                    w->file, e->name, (double)index, x, fvg__dtype_name(as));
+                    "%s: tensor %.100s: element %zu is %g, not a finite %s",
+                    w->file, e->name, index, x, fvg__dtype_name(as));
   }
   double x = (double)fvg__load_integer(p, e->shape.type);
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
-                  w->file, e->name, (double)index, x);
+                  "%s: tensor %.100s: element %zu, about %.0f, does not fit in 32 bits",
+                  w->file, e->name, index, x);
 }
 
 /* Copies n elements of a strided tensor, from number `first` in row-major order on, to out; span
@@ -4720,17 +4727,22 @@ static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
   return h;
 }
 
+/* The same for a text with its closing 0. */
+static uint64_t fvg__hash_text(uint64_t h, const char *text) {
+  return fvg__hash(h, text, strlen(text) + 1);
+}
+
 static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
-  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
-  h = fvg__hash(h, first, strlen(first) + 1);
-  return fvg__hash(h, second, strlen(second) + 1);
+  uint64_t h = fvg__hash_text(14695981039346656037u, kind);
+  h = fvg__hash_text(h, first);
+  return fvg__hash_text(h, second);
 }
 
 static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
   char shape[FVG__SHAPE_TEXT];
   fvg__shape_text(x, shape);
   uint64_t h = fvg__hash_words("tensor", name, dtype);
-  return fvg__hash(h, shape, strlen(shape) + 1);
+  return fvg__hash_text(h, shape);
 }
 
 static uint64_t fvg__hash_metadata(const char *key, const char *value) {
@@ -7373,9 +7385,9 @@ FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
   return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
 }
 
-/* Where FVG__SHARED names them at another instruction set, these are not stamped again. */
-#ifndef FVG__SHARED
-#define FVG__SHARED FVG__NAME
+/* Where TRANSPOSE and SHARED name them at another instruction set, these are not stamped again. */
+#ifndef FVG__TRANSPOSE
+#define FVG__TRANSPOSE FVG__NAME(transpose)
 /* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
    square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
    the next sixteen begin, since rows a power of two apart share few places in the cache. */
@@ -7394,7 +7406,10 @@ FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *fr
         fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
       }
 }
+#endif
 
+#ifndef FVG__SHARED
+#define FVG__SHARED FVG__NAME
 FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
   int whole = n - n % FVG__LANES;
   for (int i = 0; i < whole; i += FVG__LANES)
@@ -7468,7 +7483,7 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__LEVEL,
   FVG__TILE_ROWS, 2 * FVG__LANES,
   FVG__NAME(gemm_tile),
-  FVG__SHARED(transpose),
+  FVG__TRANSPOSE,
   FVG__NAME(softmax),
   FVG__NAME(layer_norm),
   FVG__SHARED(add),
@@ -7489,6 +7504,7 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__TARGET
 #undef FVG__NAME
 #undef FVG__SHARED
+#undef FVG__TRANSPOSE
 #undef FVG__TILE_ROWS
 #undef FVG__V
 #undef FVG__LANES
@@ -7586,6 +7602,9 @@ FVG__ALWAYS_INLINE __m128 fvg__select_negative_sse2(__m128 x, __m128 if_negative
 #define FVG__LEVEL         FVG_SIMD_AVX2
 #define FVG__TARGET        __attribute__((target("avx2,fma")))
 #define FVG__NAME(x)       fvg__##x##_avx2
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__TRANSPOSE     fvg__transpose_sse2
+#endif
 #define FVG__TILE_ROWS     6
 #define FVG__V             __m256
 #define FVG__LANES         8
@@ -7629,6 +7648,7 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #define FVG__NAME(x)       fvg__##x##_avx512
 #ifdef __OPTIMIZE_SIZE__
 #define FVG__SHARED(x)     fvg__##x##_avx2  /* the same bits */
+#define FVG__TRANSPOSE     fvg__transpose_sse2
 #endif
 #define FVG__TILE_ROWS     14
 #define FVG__V             __m512
@@ -8468,6 +8488,8 @@ static const fvg__narrow fvg__q8_scalar = {
 #ifdef FVG__STAMP_NARROW
 /* ---- the same over vectors; this text is compiled once per instruction ---- */
 #ifdef FVG__FLOAT_SUMS
+#define FVG__CONVERT FVG__NAME(convert)
+
 /* Every 16 numbers are rounded to bfloat16. */
 FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
   s->scale = 1;
@@ -8485,6 +8507,8 @@ FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *
   return sum;
 }
 #else
+#ifndef FVG__CONVERT
+#define FVG__CONVERT FVG__NAME(convert)
 /* One pass finds the scale; a second rounds, and sums what was rounded. */
 FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, fvg__row_scale *s) {
   FVG__F none = FVG__SET1(0);
@@ -8518,6 +8542,7 @@ FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, void *words, f
   for (int i = 0; i < FVG__LANES; i++)
     s->offset += FVG__SHIFT * lane[i];
 }
+#endif
 
 /* The products are rounded before anything is added, which KEEP_APART makes sure of. */
 FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
@@ -8645,13 +8670,14 @@ FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
 static const fvg__narrow FVG__NAME(format) = {
   FVG__TYPE, FVG__TILE_ROWS, FVG__LANES, FVG__STEP, FVG__GROUP,
   FVG__WEIGHT_BYTES / (FVG__LANES * FVG__STEP), FVG__SHIFT,
-  FVG__NAME(convert), FVG__NAME(tile)
+  FVG__CONVERT, FVG__NAME(tile)
 };
 
 /* The next instruction defines these words again; those of floats stay until another level. */
 #undef FVG__NAME
 #undef FVG__TYPE
 #undef FVG__TARGET
+#undef FVG__CONVERT
 #undef FVG__STEP
 #undef FVG__GROUP
 #undef FVG__SHIFT
@@ -8674,7 +8700,8 @@ static const fvg__narrow FVG__NAME(format) = {
 /* ---- one body, many instructions ----
    Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
    A level has further words, its vectors and how sums lie in memory; and an instruction defines
-   how words of x are made (put) and multiplied.  load_n and store_n are those of chapter 6. */
+   how words of x are made (put) and multiplied.  Under -Os it may have words made by a narrower
+   level's instruction with the same words (CONVERT).  load_n and store_n are those of chapter 6. */
 #ifdef FVG__SIMD
 #define FVG__STAMP_NARROW
 #endif
@@ -8751,6 +8778,9 @@ FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
 #define FVG__STORE_SUMS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx2
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__CONVERT         fvg__q8_convert_sse2
+#endif
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx2,fma")))
 #define FVG__STEP            2
@@ -8840,6 +8870,9 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512(void *words, int at, __m5
 #endif
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx512_vnni
+#if defined(__OPTIMIZE_SIZE__) && defined(FVG__HAS_AVX_VNNI)
+#define FVG__CONVERT         fvg__q8_convert_avx_vnni
+#endif
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512vnni")))
 #define FVG__STEP            4
@@ -10130,7 +10163,12 @@ static void fvg__recompute_backward(fvg_node *y) {
 
 /* Makes y, which is f(x), a node of x that backward makes again.  It counts as needing a gradient,
    since f may use parameters that x does not depend on. */
-static void fvg__make_again(fvg_node *y, fvg_node *x, fvg__recomputed *r) {
+static fvg_node *fvg__make_again(fvg_node *y, fvg_node *x, fvg_function f, void *user) {
+  fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(y->tape, sizeof *r);
+  if (!r) return NULL;
+  r->f = f;
+  r->user = user;
+
   y->a = x;
   y->b = NULL;
   y->c = NULL;
@@ -10138,6 +10176,7 @@ static void fvg__make_again(fvg_node *y, fvg_node *x, fvg__recomputed *r) {
   y->table = r;
   y->needs_grad = !y->tape->no_grad;
   y->made_by = FVG__BY_RECOMPUTE;
+  return y;
 }
 
 /* y = f(x) without gradients; of f's nodes only the result stays. */
@@ -10146,10 +10185,6 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
 
   fvg_tape *t = x->tape;
   if (!f) return fvg__null_array(t, "fvg_recompute", "the function");
-  fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
-  if (!r) return NULL;
-  r->f = f;
-  r->user = user;
 
   fvg_mark mark = fvg_tape_mark(t);
   t->no_grad++;
@@ -10165,8 +10200,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
     return fvg__give_up(t);
   }
 
-  if (FVG__TRAINS) fvg__make_again(y, x, r);
-  return y;
+  return FVG__TRAINS ? fvg__make_again(y, x, f, user) : y;
 }
 
 #ifndef FVGPT_NO_TRAINING  /* nor are they checked */
@@ -11881,13 +11915,13 @@ FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
 
-  d.lr = fvg__default(d.lr, 0.0035f);
-  d.momentum = fvg__default(d.momentum, 0.9f);
-  d.weight_decay = fvg__default(d.weight_decay, 5e-4f);
-  d.beta1 = fvg__default(d.beta1, 0.9f);
-  d.beta2 = fvg__default(d.beta2, 0.999f);
-  d.eps = fvg__default(d.eps, 1e-8f);
-  d.warmup_lr = fvg__default(d.warmup_lr, 1e-5f);
+  fvg__fill_in(&d.lr, 0.0035f);
+  fvg__fill_in(&d.momentum, 0.9f);
+  fvg__fill_in(&d.weight_decay, 5e-4f);
+  fvg__fill_in(&d.beta1, 0.9f);
+  fvg__fill_in(&d.beta2, 0.999f);
+  fvg__fill_in(&d.eps, 1e-8f);
+  fvg__fill_in(&d.warmup_lr, 1e-5f);
   if (d.epochs <= 0) d.epochs = 10;
   if (d.warmup_epochs == 0) d.warmup_epochs = 1;
   return d;
@@ -12159,14 +12193,14 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
   d.fdc_hidden = d.fdc_hidden <= 0 ? 64 : d.fdc_hidden;
   d.gate_hidden = d.gate_hidden <= 0 ? 32 : d.gate_hidden;
   d.gate_layers = d.gate_layers <= 0 ? 2 : d.gate_layers;
-  d.fdc_init_scale = fvg__default(d.fdc_init_scale, 1e-3f);
-  d.logit_scale = fvg__default(d.logit_scale, 100.0f);
-  d.tau = fvg__default(d.tau, 2.0f);
-  d.lambda_base = fvg__default(d.lambda_base, d.distill == FVG_DISTILL_STABLE ? 0.1f : 10.0f);
-  d.lambda_new = fvg__default(d.lambda_new, 1.0f);
-  d.lambda_rg = fvg__default(d.lambda_rg, 1.0f);
-  d.area_min = fvg__default(d.area_min, 0.02f);
-  d.area_max = fvg__default(d.area_max, 0.98f);
+  fvg__fill_in(&d.fdc_init_scale, 1e-3f);
+  fvg__fill_in(&d.logit_scale, 100.0f);
+  fvg__fill_in(&d.tau, 2.0f);
+  fvg__fill_in(&d.lambda_base, d.distill == FVG_DISTILL_STABLE ? 0.1f : 10.0f);
+  fvg__fill_in(&d.lambda_new, 1.0f);
+  fvg__fill_in(&d.lambda_rg, 1.0f);
+  fvg__fill_in(&d.area_min, 0.02f);
+  fvg__fill_in(&d.area_max, 0.98f);
   return d;
 }
 

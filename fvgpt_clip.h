@@ -7297,6 +7297,12 @@ static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_ten
   return x ? fvg_weights_info(l->weights, shape, x->in_file) : 0;
 }
 
+/* The same for what has a name of its own in every CLIP; the name is written, too. */
+static int fvg__info_of(const fvg__clip_loader *l, int id, char name[FVG__TENSOR_NAME],
+                        fvg_tensor *shape) {
+  return fvg__tensor_info(l, fvg__name(l, id, name), shape);
+}
+
 static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
   return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
 }
@@ -7787,15 +7793,20 @@ static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *si
   return s;
 }
 
-/* Reads the rows first to last of the table.  layer: number of the block, -1 for a tower's own
-   tensors. */
+/* Writes the name of a tensor of a tower; layer: number of the block, -1 for the tower's own. */
+static void fvg__tower_name(const fvg__clip_loader *l, const fvg__tower_sizes *sizes, int layer,
+                            int id, char name[FVG__TENSOR_NAME]) {
+  if (layer < 0) fvg__name(l, id, name);
+  else fvg__published_block_name((int)l->publisher, (int)sizes->blocks, layer, id, name);
+}
+
+/* Reads the rows first to last of the table, of a block or of the tower itself. */
 static fvg_status fvg__load_range(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int layer,
                                   int first, int last, void *model_or_block) {
   fvg_status s = FVG_OK;
   for (int id = first; !s && id <= last;) {
     char name[FVG__TENSOR_NAME];
-    if (layer < 0) fvg__name(l, id, name);
-    else fvg__published_block_name((int)l->publisher, (int)sizes->blocks, layer, id, name);
+    fvg__tower_name(l, sizes, layer, id, name);
 
     const int n = fvg__rows_of_one_tensor((int)l->publisher, id);
     if (n > 1) s = fvg__load_rows(l, sizes, id, n, name, model_or_block);
@@ -7856,7 +7867,7 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, fvg__tower_sizes *s
 
   fvg_tensor fc;
   char name[FVG__TENSOR_NAME];
-  fvg__published_block_name((int)l->publisher, (int)sizes->blocks, 0, FVG__FC_WEIGHT, name);
+  fvg__tower_name(l, sizes, 0, FVG__FC_WEIGHT, name);
   if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
     return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
   sizes->hidden = fc.dim[0];
@@ -7884,14 +7895,14 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
   char name[FVG__TENSOR_NAME];
 
   fvg_tensor patch;
-  fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch);
+  fvg__info_of(l, FVG__PATCH, name, &patch);
   const int *side = patch.dim;
   if (patch.n_dim != 4 || side[1] != 3 || side[2] != side[3]
       || side[0] < 1 || side[2] < 1 || side[2] > 4096)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, name);
 
   fvg_tensor position;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__IMAGE_POSITION, name), &position))
+  if (!fvg__info_of(l, FVG__IMAGE_POSITION, name, &position))
     return fvg__no_tensor(l, name);
 
   v->width = side[0];
@@ -7914,7 +7925,7 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
 static fvg_status fvg__load_vision(fvg__clip_loader *l) {
   char name[FVG__TENSOR_NAME];
   fvg_tensor patch;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch))
+  if (!fvg__info_of(l, FVG__PATCH, name, &patch))
     return fvg__has_tower(l, FVG__IMAGE_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
 
   fvg_vision_tower *v = &l->m->vision;
@@ -7956,8 +7967,8 @@ static int fvg__config_end_token(const fvg__config *config, int section, int voc
 static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
   char token_name[FVG__TENSOR_NAME], position_name[FVG__TENSOR_NAME];
   fvg_tensor token, position;
-  fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, token_name), &token);
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__TEXT_POSITION, position_name), &position))
+  fvg__info_of(l, FVG__TOKEN, token_name, &token);
+  if (!fvg__info_of(l, FVG__TEXT_POSITION, position_name, &position))
     return fvg__no_tensor(l, position_name);
 
   /* 515: the byte symbols, one merge, [SOT] and [EOT] */
@@ -7984,7 +7995,7 @@ static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
 static fvg_status fvg__load_text(fvg__clip_loader *l) {
   char name[FVG__TENSOR_NAME];
   fvg_tensor token;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, name), &token))
+  if (!fvg__info_of(l, FVG__TOKEN, name, &token))
     return fvg__has_tower(l, FVG__TEXT_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
 
   fvg_text_tower *x = &l->m->text;
@@ -8011,12 +8022,12 @@ static fvg_status fvg__load_embed_dim(fvg__clip_loader *l) {
   const int is_open_clip = l->config->form == FVG__OPEN_CLIP;
   const int turned = l->publisher != FVG__BY_HUGGING_FACE;     /* [w, d] in place of [d, w] */
   char image[FVG__TENSOR_NAME], text[FVG__TENSOR_NAME];
-  fvg__name(l, FVG__IMAGE_PROJECTION, image);
-  fvg__name(l, FVG__TEXT_PROJECTION, text);
 
   fvg_tensor shape;
-  if (fvg__tensor_info(l, image, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
-  if (fvg__tensor_info(l, text, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
+  if (fvg__info_of(l, FVG__IMAGE_PROJECTION, image, &shape) && shape.n_dim == 2)
+    l->m->embed_dim = shape.dim[turned];
+  if (fvg__info_of(l, FVG__TEXT_PROJECTION, text, &shape) && shape.n_dim == 2)
+    l->m->embed_dim = shape.dim[turned];
   if (l->m->embed_dim < 1)
     return fvg_fail(l->m->ctx, FVG_E_FORMAT,
                     "%s: neither %s nor %s: a tower without its projection, as in Stable "
@@ -8038,9 +8049,9 @@ static fvg_status fvg__default_scale(fvg__clip_loader *l) {
   if (i >= 0 && fvg__config_value(config, i)->type == FVG_JSON_NUMBER)
     scale = exp(fvg__config_value(config, i)->number);
 
-  char patch[FVG__TENSOR_NAME], token[FVG__TENSOR_NAME];
-  if (!fvg__find_tensor(l, fvg__name(l, FVG__PATCH, patch))) return FVG_OK;
-  if (!fvg__find_tensor(l, fvg__name(l, FVG__TOKEN, token))) return FVG_OK;
+  char name[FVG__TENSOR_NAME];
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__PATCH, name))) return FVG_OK;
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__TOKEN, name))) return FVG_OK;
 
   if (!(scale > 0 && scale < 1e6))
     return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g",
@@ -10147,17 +10158,16 @@ static fvg_parameter *fvg__learner_add(fvg_learner *l, const char *name, int row
 }
 
 /* The random stream of the parameter that was added last: each has its own. */
-static fvg_rng fvg__learner_rng(const fvg_learner *l) {
-  fvg_rng rng;
-  fvg_rng_seed(&rng, l->desc.seed, (uint64_t)l->n_param);
-  return rng;
+static void fvg__learner_rng(const fvg_learner *l, fvg_rng *rng) {
+  fvg_rng_seed(rng, l->desc.seed, (uint64_t)l->n_param);
 }
 
 /* Draws the values of the parameter that was added last from N(0, deviation^2). */
 static void fvg__draw_normal(fvg_learner *l, fvg_parameter *p, double deviation) {
   float *x = (float *)p->value.data;
   const size_t count = fvg_tensor_count(&p->value);
-  fvg_rng rng = fvg__learner_rng(l);
+  fvg_rng rng;
+  fvg__learner_rng(l, &rng);
   for (size_t k = 0; k < count; k++)
     x[k] = (float)(deviation * fvg_rng_normal(&rng));
 }
@@ -10181,7 +10191,8 @@ static fvg_status fvg__learner_uniform(fvg_learner *l, const char *layer, const 
   float *x = (float *)p->value.data;
   const size_t count = fvg_tensor_count(&p->value);
   const double bound = 1 / sqrt((double)n_in);
-  fvg_rng rng = fvg__learner_rng(l);
+  fvg_rng rng;
+  fvg__learner_rng(l, &rng);
   for (size_t k = 0; k < count; k++)
     x[k] = (float)(bound * (2 * fvg_rng_uniform(&rng) - 1));
   return FVG_OK;
@@ -19642,20 +19653,20 @@ static fvg_status fvg__read_without(fvg_ctx *c, const fvg_weights *w, const char
 
 /* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
+  static const char *const size_key[] = {"fdc_hidden", "gate_hidden", "gate_layers"};
+  static const char *const flag_key[] = {"no_frg", "no_fdc", "no_pc", "normalise_entropy"};
+  int *const size[] = {&d->fdc_hidden, &d->gate_hidden, &d->gate_layers};
+  int *const flag[] = {&d->no_frg, &d->no_fdc, &d->no_pc, &d->normalise_entropy};
+
   fvg_ctx *c = m->ctx;
   double logit_scale = 0, tau = 0;
   memset(d, 0, sizeof *d);
   d->width = m->embed_dim;
 
-  fvg_status s = fvg__get_whole(c, w, "fdc_hidden", 1, &d->fdc_hidden);
-  if (!s) s = fvg__get_whole(c, w, "gate_hidden", 1, &d->gate_hidden);
-  if (!s) s = fvg__get_whole(c, w, "gate_layers", 1, &d->gate_layers);
-  if (!s) s = fvg__get_number(c, w, "logit_scale", &logit_scale);
+  fvg_status s = fvg__get_number(c, w, "logit_scale", &logit_scale);
   if (!s) s = fvg__get_number(c, w, "tau", &tau);
-  if (!s) s = fvg__get_newer(c, w, "no_frg", &d->no_frg);
-  if (!s) s = fvg__get_newer(c, w, "no_fdc", &d->no_fdc);
-  if (!s) s = fvg__get_newer(c, w, "no_pc", &d->no_pc);
-  if (!s) s = fvg__get_newer(c, w, "normalise_entropy", &d->normalise_entropy);
+  for (int i = 0; !s && i < 3; i++) s = fvg__get_whole(c, w, size_key[i], 1, size[i]);
+  for (int i = 0; !s && i < 4; i++) s = fvg__get_newer(c, w, flag_key[i], flag[i]);
   if (!s) s = fvg__read_area(c, w, d);
   if (!s) s = fvg__read_distill(c, w, d);
   if (!s) s = fvg__read_without(c, w, "frg_without", &d->frg_without);
