@@ -1600,6 +1600,8 @@ FVG_DEF void fvg_printable(char *text) {
   }
 }
 
+FVG__SELDOM_RUN_BEGIN
+
 /* ---- decimal digits ---- */
 /* All digits of a double, because rounding correctly needs them.  A limb has nine of them; digit
    FVG__POINT is the first after the decimal point. */
@@ -2040,6 +2042,8 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
     c->desc.log(c->desc.user, level, line);
   }
 }
+
+FVG__SELDOM_RUN_END
 
 /* ---- memory ---- */
 /* The bytes in use that count against a budget.  The memory of a tape follows from the model, not
