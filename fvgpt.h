@@ -201,8 +201,11 @@
 #define FVG__UNUSED
 #endif
 
-/* gcc and clang check the arguments of functions that work like printf. */
-#if defined(__GNUC__) || defined(__clang__)
+/* gcc and clang check the arguments of functions that work like printf; gcc for Windows must be
+   told that it is not Windows's. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FVG__PRINTF(form, args) __attribute__((format(gnu_printf, form, args)))
+#elif defined(__clang__)
 #define FVG__PRINTF(form, args) __attribute__((format(printf, form, args)))
 #else
 #define FVG__PRINTF(form, args)
@@ -1310,10 +1313,13 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #pragma GCC diagnostic pop
 #endif
 
-/* Instructions that not every compiler of today knows. */
+/* Instructions that not every compiler of today knows.  Under -Os bfloat16 is widened as it is on
+   CPUs without its products. */
 #if __GNUC__ >= 11 || (defined(__clang__) && __clang_major__ >= 12)
 #define FVG__HAS_AVX_VNNI
+#ifndef __OPTIMIZE_SIZE__
 #define FVG__HAS_AVX512_BF16
+#endif
 #endif
 
 #elif !defined(FVGPT_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__) \
@@ -1331,16 +1337,36 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #endif
 
 /* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
-   settings, files, checks.  What stands between these two marks is therefore compiled at -O1; the
-   kernels, the tape, pictures and whatever else goes over many numbers stand outside.  Under -O0
-   and -Os the marks mean nothing. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define FVG__SELDOM_RUN_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")")
-#define FVG__SELDOM_RUN_END   _Pragma("GCC pop_options")
+   settings, files, checks.  What stands between the marks SELDOM_RUN is therefore compiled at -O1;
+   the kernels, the tape, pictures and whatever else goes over many numbers stand outside.
+
+   Under -Os gcc still has passes which copy code (the end of a function to each call in its last
+   line, a condition to each place that it follows from) or prepare loops, registers and pointers
+   for speed.  Without them what stands between the marks SMALL gets 3 % smaller. */
+#if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
+#define FVG__PRAGMA(x)
 #else
+#define FVG__PRAGMA(x) _Pragma(x)
+#endif
+
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__SMALL_BEGIN \
+  FVG__PRAGMA("GCC push_options") \
+  FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
+  FVG__PRAGMA("GCC optimize(\"no-tree-dominator-opts,no-tree-tail-merge,no-caller-saves\")") \
+  FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
+  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations\")")
+#define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
+#else
+#define FVG__SMALL_BEGIN
+#define FVG__SMALL_END
+#define FVG__SELDOM_RUN_BEGIN FVG__PRAGMA("GCC push_options") FVG__PRAGMA("GCC optimize(\"O1\")")
+#define FVG__SELDOM_RUN_END   FVG__PRAGMA("GCC pop_options")
 #endif
+
+FVG__SMALL_BEGIN
 
 /*==================================================================================================
  * CHAPTER 1  CONTEXT: memory, messages, threads, random numbers
@@ -1409,6 +1435,8 @@ typedef struct fvg__kernels fvg__kernels;
 typedef struct fvg__narrow fvg__narrow;
 typedef struct fvg__pool fvg__pool;
 
+enum { FVG__MESSAGE = 512 };            /* room for a message, with its closing 0 */
+
 /* The limit of memory while a file is read. */
 typedef struct fvg__budget {
   size_t most;                       /* bytes that may be in use; 0: no limit                    */
@@ -1428,7 +1456,7 @@ struct fvg_ctx {
   size_t tape_bytes;                 /* how many of the bytes now are those of tapes             */
   fvg__budget budget;
   fvg_status status;                 /* of the last failure                                      */
-  char message[512];
+  char message[FVG__MESSAGE];
   unsigned said;                     /* what fvg__log_once has said, one bit each                */
   int is_helper;                     /* 1: made by fvg__helper_context                           */
   int waiting;                       /* 1 + the level of a helper's message that is still to be
@@ -1574,6 +1602,8 @@ FVG_DEF void fvg_printable(char *text) {
   }
 }
 
+FVG__SELDOM_RUN_BEGIN
+
 /* ---- decimal digits ---- */
 /* All digits of a double, because rounding correctly needs them.  A limb has nine of them; digit
    FVG__POINT is the first after the decimal point. */
@@ -1706,6 +1736,9 @@ static double fvg__decimal_value(fvg__decimal *d) {
    nor a heap it brings both along (FVGPT_NO_STDIO, FVGPT_NO_MALLOC).  What fvg_fail says of formats
    is all that these functions know. */
 
+/* What %llu prints; uint64_t has that type on some platforms only. */
+typedef unsigned long long fvg__long;
+
 /* Text that is being written to a place of `size` bytes.  What does not fit is only counted. */
 typedef struct fvg__printer {
   char *to;
@@ -1829,14 +1862,13 @@ static int fvg__put_argument(fvg__printer *p, const fvg__form *f, char letter, f
     }
 
     case 'u':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 10, "0123456789", least);
-      return f->precision < 0;
     case 'x':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789abcdef", least);
+    case 'X': {
+      const unsigned base = letter == 'u' ? 10 : 16;
+      const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
+      fvg__put_whole(p, fvg__next_unsigned(f, a), base, digits, least);
       return f->precision < 0;
-    case 'X':
-      fvg__put_whole(p, fvg__next_unsigned(f, a), 16, "0123456789ABCDEF", least);
-      return f->precision < 0;
+    }
 
     case 'e':
     case 'f':
@@ -1957,15 +1989,19 @@ static int fvg__print(char *to, size_t size, const char *format, ...) {
 }
 
 /* ---- messages ---- */
+static void fvg__print_line(char line[FVG__MESSAGE], const char *format, va_list args) {
+  fvg__vprint(line, FVG__MESSAGE, format, args);
+  fvg_printable(line);
+}
+
 /* Records a message and hands the status back, so that failing is one line: return
    fvg_fail(c, FVG_E_IO, ...). */
 FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  fvg__vprint(c->message, sizeof c->message, format, args);
+  fvg__print_line(c->message, format, args);
   va_end(args);
 
-  fvg_printable(c->message);
   c->status = status;
   return status;
 }
@@ -1979,13 +2015,11 @@ static fvg_status fvg__missing(fvg_ctx *c, const char *function, const char *arg
 FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
   if (!c->desc.log) return;
 
-  char line[512];
   va_list args;
   va_start(args, format);
-  fvg__vprint(line, sizeof line, format, args);
+  char line[FVG__MESSAGE];
+  fvg__print_line(line, format, args);
   va_end(args);
-
-  fvg_printable(line);
   c->desc.log(c->desc.user, level, line);
 }
 
@@ -1997,12 +2031,11 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   if ((c->said & what) || c->waiting) return;
   c->said |= what;
 
-  char line[512];
   va_list args;
   va_start(args, format);
-  fvg__vprint(line, sizeof line, format, args);
+  char line[FVG__MESSAGE];
+  fvg__print_line(line, format, args);
   va_end(args);
-  fvg_printable(line);
 
   if (c->is_helper) {
     memcpy(c->message, line, sizeof line);
@@ -2012,32 +2045,33 @@ static void fvg__log_once(fvg_ctx *c, unsigned what, int level, const char *form
   }
 }
 
+FVG__SELDOM_RUN_END
+
 /* ---- memory ---- */
 /* The bytes in use that count against a budget.  The memory of a tape follows from the model, not
    from what a file claims, so it does not count. */
 static size_t fvg__used_beside_tapes(const fvg_ctx *c) { return c->used - c->tape_bytes; }
 
 /* From here to fvg__budget_end the context gives out 64 bytes for each byte of the file and 64
-   MiB, beyond what is in use, or less if it reads a file within another one's budget.  Returns
+   MiB, beyond what is in use, or less if it reads a file within another one's budget.  *before is
    what fvg__budget_end takes. */
-static fvg__budget fvg__budget_begin(fvg_ctx *c, const char *file, uint64_t bytes) {
+static void fvg__budget_begin(fvg_ctx *c, fvg__budget *before, const char *file, uint64_t bytes) {
   const size_t all = (size_t)-1 / 2;
   const size_t fixed = (size_t)64 << 20;
-  const fvg__budget before = c->budget;
+  *before = c->budget;
 
   const size_t used = fvg__used_beside_tapes(c);
   size_t most = all;
   size_t room = used < all - fixed ? all - fixed - used : 0;
   if (bytes < room / 64) most = used + fixed + 64 * (size_t)bytes;
-  if (before.most && before.most < most) return before;
+  if (before->most && before->most < most) return;
 
   c->budget.most = most;
   c->budget.bytes = bytes;
   c->budget.file = file;
-  return before;
 }
 
-static void fvg__budget_end(fvg_ctx *c, fvg__budget before) { c->budget = before; }
+static void fvg__budget_end(fvg_ctx *c, const fvg__budget *before) { c->budget = *before; }
 
 static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
   const size_t most = c->budget.most;
@@ -2050,9 +2084,9 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   const size_t total = bytes + sizeof(fvg__block_head) + FVG__ALIGN;
   if (fvg__over_budget(c, bytes, total)) {
     fvg_fail(c, FVG_E_NOMEM,
-             "%s: %.0f bytes of memory asked for, for a file of %.0f; "
+             "%s: %zu bytes of memory asked for, for a file of %llu; "
              "more than 64 times its size and 64 MiB is not given",
-             c->budget.file, (double)bytes, (double)c->budget.bytes);
+             c->budget.file, bytes, (fvg__long)c->budget.bytes);
     return NULL;
   }
 
@@ -2061,8 +2095,7 @@ static void *fvg__alloc_raw(fvg_ctx *c, size_t bytes) {
   if (bytes <= (size_t)-1 / 2)
     base = (char *)allocator->alloc(allocator->user, total);
   if (!base) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f bytes asked for, %.0f in use",
-             (double)bytes, (double)c->used);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %zu bytes asked for, %zu in use", bytes, c->used);
     return NULL;
   }
 
@@ -2090,8 +2123,7 @@ FVG_DEF void *fvg_alloc(fvg_ctx *c, size_t bytes) {
 /* Zeros for n elements of `size` bytes; the product is checked. */
 FVG_DEF void *fvg_alloc_array(fvg_ctx *c, size_t n, size_t size) {
   if (size && n > (size_t)-1 / 2 / size) {
-    fvg_fail(c, FVG_E_NOMEM, "out of memory: %.0f elements of %.0f bytes",
-             (double)n, (double)size);
+    fvg_fail(c, FVG_E_NOMEM, "out of memory: %zu elements of %zu bytes", n, size);
     return NULL;
   }
   return fvg_alloc(c, n * size);
@@ -2434,6 +2466,7 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 
 /* ---- zeros of a desc ---- */
 static float fvg__default(float x, float published) { return x == 0 ? published : x; }
+static void fvg__fill_in(float *x, float published) { *x = fvg__default(*x, published); }
 static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
 
 /* ---- life cycle ---- */
@@ -2908,8 +2941,8 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
   const char *name = s->name ? s->name : "source";
   if (offset > s->size || n > s->size - offset)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: ends after %.0f bytes, but %.0f bytes are expected at %.0f",
-                    name, (double)s->size, (double)n, (double)offset);
+                    "%s: ends after %llu bytes, but %zu bytes are expected at %llu",
+                    name, (fvg__long)s->size, n, (fvg__long)offset);
   if (n && !s->read)
     return fvg_fail(c, FVG_E_ARG,
                     "%s: cannot read: the source has no bytes or no read function",
@@ -2921,8 +2954,8 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
     if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
     if (s->read(s->user, to, offset, piece))
       return fvg_fail(c, FVG_E_IO,
-                      "%s: cannot read %.0f bytes at %.0f",
-                      name, (double)piece, (double)offset);
+                      "%s: cannot read %zu bytes at %llu",
+                      name, piece, (fvg__long)offset);
     to += piece;
     offset += piece;
     n -= piece;
@@ -2940,8 +2973,8 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
 
   if (s->size >= (size_t)-1 / 2)
     return fvg_fail(c, FVG_E_NOMEM,
-                    "%s: %.0f bytes do not fit in memory",
-                    s->name ? s->name : "source", (double)s->size);
+                    "%s: %llu bytes do not fit in memory",
+                    s->name ? s->name : "source", (fvg__long)s->size);
   const size_t size = (size_t)s->size;
   uint8_t *block = (uint8_t *)fvg_alloc(c, size + 1);
   if (!block) return FVG_E_NOMEM;
@@ -3399,8 +3432,8 @@ typedef struct fvg__json_reader {
 static fvg_status fvg__json_error(fvg__json_reader *r, const char *what) {
   const char *end = r->at >= r->n ? ", but the text ends" : "";
   return fvg_fail(r->c, FVG_E_FORMAT,
-                  "%s: byte %.0f: not valid JSON: %s%s",
-                  r->file, (double)r->at, what, end);
+                  "%s: byte %zu: not valid JSON: %s%s",
+                  r->file, r->at, what, end);
 }
 
 /* The next byte, -1 at the end. */
@@ -3750,8 +3783,7 @@ FVG_DEF fvg_status fvg_json_parse(fvg_ctx *c, fvg_json *out, const char *text, s
     return fvg__missing(c, "fvg_json_parse", file ? "the text" : "the file's name");
   if (n > INT32_MAX)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                    "%s: %.0f bytes of JSON; 2 GiB is the limit",
-                    file, (double)n);
+                    "%s: %zu bytes of JSON; 2 GiB is the limit", file, n);
 
   fvg__json_reader r;
   memset(&r, 0, sizeof r);
@@ -3951,9 +3983,9 @@ static fvg_status fvg__weight_offsets(fvg_weights *w, fvg__weight *e, const fvg_
   uint64_t available = w->source.size - data_start;
   if (e->begin > e->end || e->end > available)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: data_offsets [%.0f, %.0f], "
-                    "but the file holds %.0f bytes of data", w->file, e->name,
-                    (double)e->begin, (double)e->end, (double)available);
+                    "%s: tensor %.100s: data_offsets [%llu, %llu], "
+                    "but the file holds %llu bytes of data", w->file, e->name,
+                    (fvg__long)e->begin, (fvg__long)e->end, (fvg__long)available);
   e->begin += data_start;
   e->end += data_start;
   return FVG_OK;
@@ -3974,9 +4006,9 @@ static fvg_status fvg__weight_check(fvg_weights *w, const fvg__weight *e, size_t
   uint64_t given = e->end - e->begin;
   if (size && bytes != given)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: %s of shape %s takes %.0f bytes, "
-                    "data_offsets give %.0f", w->file, e->name, e->dtype, text,
-                    (double)bytes, (double)given);
+                    "%s: tensor %.100s: %s of shape %s takes %llu bytes, "
+                    "data_offsets give %llu", w->file, e->name, e->dtype, text,
+                    (fvg__long)bytes, (fvg__long)given);
   return FVG_OK;
 }
 
@@ -4074,8 +4106,8 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
     const fvg__weight *b = (const fvg__weight *)w->by_name[i];
     if (a->end <= b->begin) continue;
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensors %.100s and %.100s overlap at byte %.0f",
-                    w->file, a->name, b->name, (double)b->begin);
+                    "%s: tensors %.100s and %.100s overlap at byte %llu",
+                    w->file, a->name, b->name, (fvg__long)b->begin);
   }
   return fvg__weights_sort_names(w);
 }
@@ -4169,8 +4201,8 @@ static fvg_status fvg__refuse_weights(fvg_weights *w, uint64_t n) {
   if (what)
     return fvg_fail(w->c, status, "%s: this is %s", w->file, what);
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: not a safetensors file: header of %.0f bytes in a file of %.0f",
-                  w->file, (double)n, (double)w->source.size);
+                  "%s: not a safetensors file: header of %llu bytes in a file of %llu",
+                  w->file, (fvg__long)n, (fvg__long)w->source.size);
 }
 
 /* Reads and parses the header; *data_start is where it ends in the file. */
@@ -4247,9 +4279,10 @@ static fvg_status fvg__weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
 
   fvg_status status = FVG_E_NOMEM;
   if (w->file) {
-    fvg__budget budget = fvg__budget_begin(c, w->file, w->source.size);
+    fvg__budget budget;
+    fvg__budget_begin(c, &budget, w->file, w->source.size);
     status = read(w);
-    fvg__budget_end(c, budget);
+    fvg__budget_end(c, &budget);
   }
   if (status) {
     fvg_weights_close(w);
@@ -4550,13 +4583,13 @@ static fvg_status fvg__bad_element(fvg_weights *w, const fvg__weight *e, const u
   if (fvg__is_float(as)) {
     double x = (double)fvg__load_float(p, e->shape.type);
     return fvg_fail(w->c, FVG_E_NUMERIC,
-                    "%s: tensor %.100s: element %.0f is %g, not a finite %s",
-                    w->file, e->name, (double)index, x, fvg__dtype_name(as));
+                    "%s: tensor %.100s: element %zu is %g, not a finite %s",
+                    w->file, e->name, index, x, fvg__dtype_name(as));
   }
   double x = (double)fvg__load_integer(p, e->shape.type);
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: tensor %.100s: element %.0f, about %.0f, does not fit in 32 bits",
-                  w->file, e->name, (double)index, x);
+                  "%s: tensor %.100s: element %zu, about %.0f, does not fit in 32 bits",
+                  w->file, e->name, index, x);
 }
 
 /* Copies n elements of a strided tensor, from number `first` in row-major order on, to out; span
@@ -4702,17 +4735,22 @@ static uint64_t fvg__hash(uint64_t h, const void *bytes, size_t n) {
   return h;
 }
 
+/* The same for a text with its closing 0. */
+static uint64_t fvg__hash_text(uint64_t h, const char *text) {
+  return fvg__hash(h, text, strlen(text) + 1);
+}
+
 static uint64_t fvg__hash_words(const char *kind, const char *first, const char *second) {
-  uint64_t h = fvg__hash(14695981039346656037u, kind, strlen(kind) + 1);
-  h = fvg__hash(h, first, strlen(first) + 1);
-  return fvg__hash(h, second, strlen(second) + 1);
+  uint64_t h = fvg__hash_text(14695981039346656037u, kind);
+  h = fvg__hash_text(h, first);
+  return fvg__hash_text(h, second);
 }
 
 static uint64_t fvg__hash_tensor_head(const char *name, const char *dtype, const fvg_tensor *x) {
   char shape[FVG__SHAPE_TEXT];
   fvg__shape_text(x, shape);
   uint64_t h = fvg__hash_words("tensor", name, dtype);
-  return fvg__hash(h, shape, strlen(shape) + 1);
+  return fvg__hash_text(h, shape);
 }
 
 static uint64_t fvg__hash_metadata(const char *key, const char *value) {
@@ -5012,8 +5050,8 @@ static fvg_status fvg__safetensors_emit(fvg_ctx *c, const char *file, fvg_write_
   fvg__write_header(&t, tensors, n, metadata, n_metadata);
   if (t.n > FVG__HEADER_LIMIT)
     return fvg_fail(c, FVG_E_ARG,
-                    "%s: a header of %.0f bytes; %.0f is the limit",
-                    file, (double)t.n, (double)FVG__HEADER_LIMIT);
+                    "%s: a header of %zu bytes; %u is the limit",
+                    file, t.n, FVG__HEADER_LIMIT);
   t.out = (char *)fvg_alloc(c, t.n);
   if (!t.out) return FVG_E_NOMEM;
   t.n = 0;
@@ -5217,8 +5255,8 @@ static fvg_status fvg__zip_find_directory(fvg__zip *z, uint64_t *count) {
   int plausible = *count <= z->directory_bytes / FVG__ZIP_ENTRY && *count <= INT32_MAX;
   if (inside && plausible) return FVG_OK;
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: zip directory of %.0f entries in %.0f bytes at %.0f does not fit", w->file,
-                  (double)*count, (double)z->directory_bytes, (double)z->directory_at);
+                  "%s: zip directory of %llu entries in %llu bytes at %llu does not fit", w->file,
+                  (fvg__long)*count, (fvg__long)z->directory_bytes, (fvg__long)z->directory_at);
 }
 
 /* Replaces a number that is all ones by the next 8 bytes of the zip64 field; non-zero
@@ -5259,8 +5297,8 @@ static int fvg__zip_widen_entry(fvg__zip_entry *e, const uint8_t *extra, size_t 
 
 static fvg_status fvg__zip_broken(const fvg__zip *z, size_t at) {
   return fvg_fail(z->w->c, FVG_E_FORMAT,
-                  "%s: zip directory is broken at byte %.0f", z->w->file,
-                  (double)(z->directory_at + at));
+                  "%s: zip directory is broken at byte %llu", z->w->file,
+                  (fvg__long)(z->directory_at + at));
 }
 
 /* Reads the directory's entry at byte *at of the directory and moves *at to its end. */
@@ -5308,9 +5346,9 @@ static fvg_status fvg__zip_locate(fvg__zip *z, fvg__zip_entry *e) {
 
   char text[FVG__LEGIBLE];
   return fvg_fail(w->c, FVG_E_FORMAT,
-                  "%s: zip member %s: %.0f bytes at %.0f are not there",
+                  "%s: zip member %s: %llu bytes at %llu are not there",
                   w->file, fvg__legible(e->name, e->n_name, text),
-                  (double)e->packed, (double)e->header);
+                  (fvg__long)e->packed, (fvg__long)e->header);
 }
 
 static int fvg__zip_by_name(const void *a, const void *b) {
@@ -5345,8 +5383,8 @@ static fvg_status fvg__zip_check(fvg__zip *z) {
     fvg__legible(a->name, a->n_name, one);
     fvg__legible(b->name, b->n_name, two);
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: zip members %s and %s overlap at byte %.0f",
-                    w->file, one, two, (double)b->header);
+                    "%s: zip members %s and %s overlap at byte %llu",
+                    w->file, one, two, (fvg__long)b->header);
   }
 
   fvg__sort(z->by_name, (size_t)z->n, fvg__zip_by_name);
@@ -5718,8 +5756,8 @@ typedef struct fvg__pickle {
 
 static fvg_status fvg__pickle_error(const fvg__pickle *p, const char *what) {
   return fvg_fail(p->w->c, FVG_E_FORMAT,
-                  "%s: " FVG__PICKLE_NAME ", before byte %.0f: %s",
-                  p->w->file, (double)p->at, what);
+                  "%s: " FVG__PICKLE_NAME ", before byte %zu: %s",
+                  p->w->file, p->at, what);
 }
 
 /* Moves p->at to the end of the line that begins there; *end is the offset of its newline. */
@@ -6149,8 +6187,8 @@ static fvg_status fvg__pickle_load(fvg__pickle *p, int *root) {
 
   if (e->packed > INT32_MAX / 2)
     return fvg_fail(c, FVG_E_UNSUPPORTED,
-                    "%s: a pickle of %.0f bytes; 1 GiB is the limit",
-                    p->w->file, (double)e->packed);
+                    "%s: a pickle of %llu bytes; 1 GiB is the limit",
+                    p->w->file, (fvg__long)e->packed);
   p->n = (size_t)e->packed;
   p->byte = (uint8_t *)fvg_alloc(c, p->n);
   if (!p->byte) return FVG_E_NOMEM;
@@ -6267,8 +6305,8 @@ static fvg_status fvg__tensor_storage(const fvg__pickle *p, fvg__weight *e,
   uint64_t bytes = storage->member->packed;
   if (storage->count > bytes / storage->size)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: a storage of %.0f %s, but data/%s has %.0f bytes",
-                    w->file, e->name, (double)storage->count, e->dtype, text, (double)bytes);
+                    "%s: tensor %.100s: a storage of %llu %s, but data/%s has %llu bytes",
+                    w->file, e->name, (fvg__long)storage->count, e->dtype, text, (fvg__long)bytes);
   return fvg__zip_must_be_stored(p->zip, storage->member);
 }
 
@@ -6332,9 +6370,9 @@ static fvg_status fvg__tensor_span(const fvg__pickle *p, fvg__weight *e,
   uint64_t last = fvg__tensor_furthest(e, offset, storage->count);
   if (last >= storage->count)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: tensor %.100s: shape %s with its strides, from element %.0f on, "
-                    "leaves its storage of %.0f",
-                    w->file, e->name, text, (double)offset, (double)storage->count);
+                    "%s: tensor %.100s: shape %s with its strides, from element %llu on, "
+                    "leaves its storage of %llu",
+                    w->file, e->name, text, (fvg__long)offset, (fvg__long)storage->count);
 
   /* A stride of 0 repeats elements, so a tensor can be larger than the file that it is in. */
   if (bytes > w->source.size)
@@ -6404,7 +6442,7 @@ typedef struct fvg__naming {
 static int fvg__real_text(double x, char number[32]) {
   int n = 0;
   for (int digits = 15; digits <= 17; digits++) {
-    double back;
+    double back = 0;
     n = fvg__print(number, 32, "%.*g", digits, x);
     if (fvg__read_number(number, &back) && back == x) break;
   }
@@ -7189,28 +7227,25 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, cons
   FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
 }
 
-/* Is there a body of sum_rows for so many rows?  Under -Os there are half as many. */
 #ifdef __OPTIMIZE_SIZE__
-#define FVG__HAS_BODY(rows) ((rows) == 1 || (rows) % 2 == 0)
-#else
-#define FVG__HAS_BODY(rows) 1
+/* Small code: rows that do not fill a tile are taken by fours and ones, which is three bodies
+   instead of one for each number of rows. */
+FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum) {
+  fvg__tile part = *t;
+  int n = 0;
+
+  for (int left = t->rows; left > 0; left -= n) {
+    if (left == FVG__TILE_ROWS) FVG__NAME(sum_tile)(&part, n = FVG__TILE_ROWS, sum);
+    else if (left >= 4) FVG__NAME(sum_tile)(&part, n = 4, sum);
+    else FVG__NAME(sum_tile)(&part, n = 1, sum);
+    part.a += n * part.a_row;
+    sum += 2 * n * FVG__LANES;
+  }
+}
 #endif
 
 /* The tile itself: sums over k, then bias and `from`, then the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
-  if (!FVG__HAS_BODY(t->rows)) {    /* all rows but the last, then that one */
-    fvg__tile part = *t;
-    part.rows = t->rows - 1;
-    FVG__NAME(gemm_tile)(&part);
-
-    part.rows = 1;
-    part.a = t->a + (t->rows - 1) * t->a_row;
-    part.out = t->out + (t->rows - 1) * t->ld_out;
-    part.from = t->from ? t->from + (t->rows - 1) * t->ld_from : NULL;
-    FVG__NAME(gemm_tile)(&part);
-    return;
-  }
-
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
     const float *out = t->out + r * t->ld_out;
@@ -7218,17 +7253,17 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     FVG__PREFETCH_TO_WRITE(out + FVG__LANES);
   }
 
-  /* There is a copy of sum_rows for each number of rows. */
   float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
-#define FVG__CASE(r) \
-  case r + 1: \
-    if (FVG__HAS_BODY(r + 1)) FVG__NAME(sum_tile)(t, r + 1, sum); \
-    break;
+#ifdef __OPTIMIZE_SIZE__
+  FVG__NAME(sum_in_parts)(t, sum);
+#else
+  /* There is a copy of sum_rows for each number of rows. */
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
-#undef FVG__HAS_BODY
+#endif
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
@@ -7241,25 +7276,6 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
         v = FVG__ADD(v, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
       FVG__STORE_N(t->out + r * t->ld_out + j, lanes, v);
     }
-}
-
-/* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
-   square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
-   the next sixteen begin, since rows a power of two apart share few places in the cache. */
-FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from,
-                                             ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
-  if (rows < 4 || cols < 4) {
-    fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to);
-    return;
-  }
-
-  for (int line = 0; line < cols; line += 16)
-    for (int i = 0; i < rows; i += 4)
-      for (int j = line; j < cols && j < line + 16; j += 4) {
-        int i4 = fvg__min(i, rows - 4);
-        int j4 = fvg__min(j, cols - 4);
-        fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
-      }
 }
 
 /* Whole vectors come first, the numbers that are left after them: in the maximum, the sum and the
@@ -7372,6 +7388,36 @@ FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, co
   }
 }
 
+FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
+  FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x));
+  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
+}
+
+/* Where TRANSPOSE and SHARED name them at another instruction set, these are not stamped again. */
+#ifndef FVG__TRANSPOSE
+#define FVG__TRANSPOSE FVG__NAME(transpose)
+/* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
+   square overlaps the one before.  Sixteen columns, one cache line of a row, are finished before
+   the next sixteen begin, since rows a power of two apart share few places in the cache. */
+FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *from,
+                                             ptrdiff_t ld_from, float *to, ptrdiff_t ld_to) {
+  if (rows < 4 || cols < 4) {
+    fvg__transpose_scalar(rows, cols, from, ld_from, to, ld_to);
+    return;
+  }
+
+  for (int line = 0; line < cols; line += 16)
+    for (int i = 0; i < rows; i += 4)
+      for (int j = line; j < cols && j < line + 16; j += 4) {
+        int i4 = fvg__min(i, rows - 4);
+        int j4 = fvg__min(j, cols - 4);
+        fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
+      }
+}
+#endif
+
+#ifndef FVG__SHARED
+#define FVG__SHARED FVG__NAME
 FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
   int whole = n - n % FVG__LANES;
   for (int i = 0; i < whole; i += FVG__LANES)
@@ -7388,6 +7434,18 @@ FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
   }
 }
 
+/* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
+   grow again; x is therefore held at -50. */
+FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
+  for (int i = 0; i < n; i += FVG__LANES) {
+    int lanes = fvg__min(FVG__LANES, n - i);
+    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
+    FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
+    FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
+  }
+}
+#endif
+
 FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const float *dy,
                                                  float *dx) {
   for (int i = 0; i < n; i += FVG__LANES) {
@@ -7400,22 +7458,6 @@ FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const fl
 
     FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
     FVG__STORE_N(dx + i, lanes, sum);
-  }
-}
-
-FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
-  FVG__V e = FVG__NAME(exp)(FVG__SUB(FVG__SET1(0), x));
-  return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
-}
-
-/* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
-   grow again; x is therefore held at -50. */
-FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
-  for (int i = 0; i < n; i += FVG__LANES) {
-    int lanes = fvg__min(FVG__LANES, n - i);
-    FVG__V v = FVG__MAX(FVG__SET1(-50.0f), FVG__LOAD_N(x + i, lanes));
-    FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
-    FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
   }
 }
 
@@ -7449,12 +7491,12 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__LEVEL,
   FVG__TILE_ROWS, 2 * FVG__LANES,
   FVG__NAME(gemm_tile),
-  FVG__NAME(transpose),
+  FVG__TRANSPOSE,
   FVG__NAME(softmax),
   FVG__NAME(layer_norm),
-  FVG__NAME(add),
-  FVG__NAME(gelu),
-  FVG__NAME(quick_gelu),
+  FVG__SHARED(add),
+  FVG__SHARED(gelu),
+  FVG__SHARED(quick_gelu),
   FVG__NAME(dot)
 };
 
@@ -7469,6 +7511,8 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__LEVEL
 #undef FVG__TARGET
 #undef FVG__NAME
+#undef FVG__SHARED
+#undef FVG__TRANSPOSE
 #undef FVG__TILE_ROWS
 #undef FVG__V
 #undef FVG__LANES
@@ -7566,6 +7610,9 @@ FVG__ALWAYS_INLINE __m128 fvg__select_negative_sse2(__m128 x, __m128 if_negative
 #define FVG__LEVEL         FVG_SIMD_AVX2
 #define FVG__TARGET        __attribute__((target("avx2,fma")))
 #define FVG__NAME(x)       fvg__##x##_avx2
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__TRANSPOSE     fvg__transpose_sse2
+#endif
 #define FVG__TILE_ROWS     6
 #define FVG__V             __m256
 #define FVG__LANES         8
@@ -7607,6 +7654,10 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #define FVG__LEVEL         FVG_SIMD_AVX512
 #define FVG__TARGET        __attribute__((target("avx512f")))
 #define FVG__NAME(x)       fvg__##x##_avx512
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__SHARED(x)     fvg__##x##_avx2  /* the same bits */
+#define FVG__TRANSPOSE     fvg__transpose_sse2
+#endif
 #define FVG__TILE_ROWS     14
 #define FVG__V             __m512
 #define FVG__LANES         16
@@ -7630,7 +7681,7 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
   __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(number))
 
 FVG__TARGET FVG__ALWAYS_INLINE __mmask16 fvg__first_lanes_avx512(int n) {
-  return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1);
+  return (__mmask16)((1 << n) - 1);
 }
 
 FVG__TARGET FVG__ALWAYS_INLINE __m512 fvg__load_n_avx512(const float *p, int n) {
@@ -8479,6 +8530,8 @@ static const fvg__narrow fvg__q8_scalar = {
 #ifdef FVG__STAMP_NARROW
 /* ---- the same over vectors; this text is compiled once per instruction ---- */
 #ifdef FVG__FLOAT_SUMS
+#define FVG__CONVERT FVG__NAME(convert)
+
 /* Every 16 numbers are rounded to bfloat16. */
 FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weights, void *words,
                                            fvg__row_scale *s) {
@@ -8499,6 +8552,8 @@ FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *
   return sum;
 }
 #else
+#ifndef FVG__CONVERT
+#define FVG__CONVERT FVG__NAME(convert)
 /* What is to be taken off a sum where SHIFT was added to the weights: SHIFT times the words that
    were read.  The last vector of words may reach beyond the last step. */
 FVG__TARGET static int32_t FVG__NAME(offset)(int k, FVG__V total, int32_t zero) {
@@ -8549,6 +8604,7 @@ FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weight
   }
   s->offset = FVG__NAME(offset)(k, total, s->zero);
 }
+#endif
 
 /* The products are rounded before anything is added, which KEEP_APART makes sure of. */
 FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *t, int r, int j,
@@ -8632,8 +8688,8 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *
 }
 
 #ifdef __OPTIMIZE_SIZE__
-/* Small code: rows are taken by eights, fours, twos and ones, which is four bodies instead of one
-   for each number of rows. */
+/* Small code: rows are taken by eights, fours and ones, which is three bodies instead of one for
+   each number of rows. */
 FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__narrow_tile *t, FVG__SUM *sum) {
   fvg__narrow_tile part = *t;
   int n = 0;
@@ -8641,7 +8697,6 @@ FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__narrow_tile *t, FVG__
   for (int left = t->rows; left > 0; left -= n) {
     if (FVG__TILE_ROWS >= 8 && left >= 8) FVG__NAME(sum_rows)(&part, n = 8, sum);
     else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum);
-    else if (left >= 2) FVG__NAME(sum_rows)(&part, n = 2, sum);
     else FVG__NAME(sum_rows)(&part, n = 1, sum);
     part.a += n * part.a_row;
     sum += 2 * n * FVG__LANES;
@@ -8679,13 +8734,14 @@ FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
 static const fvg__narrow FVG__NAME(format) = {
   FVG__TYPE, FVG__TILE_ROWS, FVG__LANES, FVG__STEP, FVG__GROUP,
   FVG__WEIGHT_BYTES / (FVG__LANES * FVG__STEP), FVG__SHIFT,
-  FVG__NAME(convert), FVG__NAME(tile)
+  FVG__CONVERT, FVG__NAME(tile)
 };
 
 /* The next instruction defines these words again; those of floats stay until another level. */
 #undef FVG__NAME
 #undef FVG__TYPE
 #undef FVG__TARGET
+#undef FVG__CONVERT
 #undef FVG__STEP
 #undef FVG__GROUP
 #undef FVG__SHIFT
@@ -8708,7 +8764,8 @@ static const fvg__narrow FVG__NAME(format) = {
 /* ---- one body, many instructions ----
    Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
    A level has further words, its vectors and how sums lie in memory; and an instruction defines
-   how words of x are made (put) and multiplied.  load_n and store_n are those of chapter 6. */
+   how words of x are made (put) and multiplied.  Under -Os it may have words made by a narrower
+   level's instruction with the same words (CONVERT).  load_n and store_n are those of chapter 6. */
 #ifdef FVG__SIMD
 #define FVG__STAMP_NARROW
 #endif
@@ -8795,6 +8852,9 @@ FVG__ALWAYS_INLINE __m128i fvg__q8_weights_sse2(const uint8_t *p) {
 #define FVG__MUL_INTEGERS    _mm256_mullo_epi32
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx2
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__CONVERT         fvg__q8_convert_sse2
+#endif
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx2,fma")))
 #define FVG__STEP            2
@@ -8863,6 +8923,8 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx_vnni(void *words, int at, __
 #define FVG__MUL_INTEGERS    _mm512_mullo_epi32
 #define FVG__KEEP_APART(v)   __asm__("" : "+v"(v))
 
+/* Under -Os the few CPUs without the dot product run AVX2's. */
+#ifndef __OPTIMIZE_SIZE__
 #define FVG__NAME(x)         fvg__q8_##x##_avx512
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx512f,avx512bw")))
@@ -8881,8 +8943,12 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__q8_put_avx512(void *words, int at, __m5
   _mm256_storeu_si256((__m256i *)(void *)((int16_t *)words + at), _mm512_cvtepi32_epi16(q));
 }
 #include "fvgpt.h"
+#endif
 
 #define FVG__NAME(x)         fvg__q8_##x##_avx512_vnni
+#if defined(__OPTIMIZE_SIZE__) && defined(FVG__HAS_AVX_VNNI)
+#define FVG__CONVERT         fvg__q8_convert_avx_vnni
+#endif
 #define FVG__TYPE            FVG_Q8
 #define FVG__TARGET          __attribute__((target("avx512f,avx512bw,avx512vnni")))
 #define FVG__STEP            4
@@ -9062,7 +9128,10 @@ static const fvg__narrow *fvg__choose_avx512(void) {
   int has_bytes = fvg__has_feature(0, 1, 30);
   int has_vnni = fvg__has_feature(0, 2, 11);
   if (has_bytes && has_vnni) return &fvg__q8_format_avx512_vnni;
-  return has_bytes ? &fvg__q8_format_avx512 : &fvg__q8_format_avx2;
+#ifndef __OPTIMIZE_SIZE__
+  if (has_bytes) return &fvg__q8_format_avx512;
+#endif
+  return &fvg__q8_format_avx2;
 }
 
 static const fvg__narrow *fvg__choose_avx2(void) {
@@ -9840,8 +9909,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
   }
 
   y->d = d;
-  if (d->needs_grad && !y->tape->no_grad)
-    y->needs_grad = 1;
+  if (FVG__TRAINS && d->needs_grad && !y->tape->no_grad) y->needs_grad = 1;
   return y;
 }
 
@@ -10178,17 +10246,30 @@ static void fvg__recompute_backward(fvg_node *y) {
   t->spare = spare;
 }
 
-/* y = f(x) without gradients; of f's nodes only the result stays, and becomes the node y of x.  It
-   counts as needing a gradient, since f may use parameters that x does not depend on. */
+/* Makes y, which is f(x), a node of x that backward makes again.  It counts as needing a gradient,
+   since f may use parameters that x does not depend on. */
+static fvg_node *fvg__make_again(fvg_node *y, fvg_node *x, fvg_function f, void *user) {
+  fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(y->tape, sizeof *r);
+  if (!r) return NULL;
+  r->f = f;
+  r->user = user;
+
+  y->a = x;
+  y->b = NULL;
+  y->c = NULL;
+  y->d = NULL;
+  y->table = r;
+  y->needs_grad = !y->tape->no_grad;
+  y->made_by = FVG__BY_RECOMPUTE;
+  return y;
+}
+
+/* y = f(x) without gradients; of f's nodes only the result stays. */
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
   if (!x || x->tape->failed) return NULL;
 
   fvg_tape *t = x->tape;
   if (!f) return fvg__null_array(t, "fvg_recompute", "the function");
-  fvg__recomputed *r = (fvg__recomputed *)fvg__tape_alloc(t, sizeof *r);
-  if (!r) return NULL;
-  r->f = f;
-  r->user = user;
 
   fvg_mark mark = fvg_tape_mark(t);
   t->no_grad++;
@@ -10204,14 +10285,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
     return fvg__give_up(t);
   }
 
-  y->a = x;
-  y->b = NULL;
-  y->c = NULL;
-  y->d = NULL;
-  y->table = r;
-  y->needs_grad = !t->no_grad;
-  y->made_by = FVG__BY_RECOMPUTE;
-  return y;
+  return FVG__TRAINS ? fvg__make_again(y, x, f, user) : y;
 }
 
 #ifndef FVGPT_NO_TRAINING  /* nor are they checked */
@@ -11926,13 +12000,13 @@ FVG_DEF fvg_optimizer_desc fvg_optimizer_defaults(const fvg_optimizer_desc *desc
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
 
-  d.lr = fvg__default(d.lr, 0.0035f);
-  d.momentum = fvg__default(d.momentum, 0.9f);
-  d.weight_decay = fvg__default(d.weight_decay, 5e-4f);
-  d.beta1 = fvg__default(d.beta1, 0.9f);
-  d.beta2 = fvg__default(d.beta2, 0.999f);
-  d.eps = fvg__default(d.eps, 1e-8f);
-  d.warmup_lr = fvg__default(d.warmup_lr, 1e-5f);
+  fvg__fill_in(&d.lr, 0.0035f);
+  fvg__fill_in(&d.momentum, 0.9f);
+  fvg__fill_in(&d.weight_decay, 5e-4f);
+  fvg__fill_in(&d.beta1, 0.9f);
+  fvg__fill_in(&d.beta2, 0.999f);
+  fvg__fill_in(&d.eps, 1e-8f);
+  fvg__fill_in(&d.warmup_lr, 1e-5f);
   if (d.epochs <= 0) d.epochs = 10;
   if (d.warmup_epochs == 0) d.warmup_epochs = 1;
   return d;
@@ -12204,14 +12278,14 @@ FVG_DEF fvg_fvgpt_desc fvg_fvgpt_defaults(const fvg_fvgpt_desc *desc) {
   d.fdc_hidden = d.fdc_hidden <= 0 ? 64 : d.fdc_hidden;
   d.gate_hidden = d.gate_hidden <= 0 ? 32 : d.gate_hidden;
   d.gate_layers = d.gate_layers <= 0 ? 2 : d.gate_layers;
-  d.fdc_init_scale = fvg__default(d.fdc_init_scale, 1e-3f);
-  d.logit_scale = fvg__default(d.logit_scale, 100.0f);
-  d.tau = fvg__default(d.tau, 2.0f);
-  d.lambda_base = fvg__default(d.lambda_base, d.distill == FVG_DISTILL_STABLE ? 0.1f : 10.0f);
-  d.lambda_new = fvg__default(d.lambda_new, 1.0f);
-  d.lambda_rg = fvg__default(d.lambda_rg, 1.0f);
-  d.area_min = fvg__default(d.area_min, 0.02f);
-  d.area_max = fvg__default(d.area_max, 0.98f);
+  fvg__fill_in(&d.fdc_init_scale, 1e-3f);
+  fvg__fill_in(&d.logit_scale, 100.0f);
+  fvg__fill_in(&d.tau, 2.0f);
+  fvg__fill_in(&d.lambda_base, d.distill == FVG_DISTILL_STABLE ? 0.1f : 10.0f);
+  fvg__fill_in(&d.lambda_new, 1.0f);
+  fvg__fill_in(&d.lambda_rg, 1.0f);
+  fvg__fill_in(&d.area_min, 0.02f);
+  fvg__fill_in(&d.area_max, 0.98f);
   return d;
 }
 
@@ -15156,15 +15230,17 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
   fvg_status s = fvg__head_identify(c, w, &kind, &first);
   if (s) return s;
 
-  fvg__budget budget = fvg__budget_begin(c, fvg_weights_file(w), fvg__weights_bytes(w));
+  fvg__budget budget;
+  fvg__budget_begin(c, &budget, fvg_weights_file(w), fvg__weights_bytes(w));
   fvg_head *h = fvg__head_new(c, (fvg_head_kind)kind, first.dim[1], first.dim[0], 1);
   s = h ? fvg__weights_verify(w) : FVG_E_NOMEM;
   if (!s) s = fvg__head_fill(h, w);
-  fvg__budget_end(c, budget);
+  fvg__budget_end(c, &budget);
   if (!s) *out = h;
   else fvg_head_free(h);
   return s;
 }
 
 FVG__SELDOM_RUN_END
+FVG__SMALL_END
 #endif /* FVG__PART_THREE */

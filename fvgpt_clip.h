@@ -1750,6 +1750,7 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b);
 #define FVG__CLIP_IMPLEMENTED
 #include "fvgpt.h"  /* the bodies, if it was first included without FVGPT_IMPLEMENTATION */
 
+FVG__SMALL_BEGIN
 FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
@@ -2495,8 +2496,7 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
 
   size_t bytes = strlen(utf8);
   if (bytes > 100000000)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %.0f bytes; 100000000 is the limit",
-                    (double)bytes);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "text: %zu bytes; 100000000 is the limit", bytes);
   if (!bytes) return FVG_OK;
 
   uint32_t *t = (uint32_t *)fvg_alloc_array(c, bytes, 3 * sizeof *t);
@@ -2508,8 +2508,8 @@ static fvg_status fvg__clean_text(fvg_ctx *c, const fvg__unicode *u, const char 
   if (bad < bytes) {
     fvg_release(c, t);
     return fvg_fail(c, FVG_E_FORMAT,
-                    "text: byte 0x%02X at offset %.0f is not UTF-8; convert the text first",
-                    (unsigned)(uint8_t)utf8[bad], (double)bad);
+                    "text: byte 0x%02X at offset %zu is not UTF-8; convert the text first",
+                    (unsigned)(uint8_t)utf8[bad], bad);
   }
 
   m = fvg__normalise(u, t, scratch, bytes, m);
@@ -3079,8 +3079,7 @@ static fvg_status fvg__tokenizer_read(fvg_tokenizer *k, const char *name, uint8_
     return fvg_fail(k->ctx, FVG_E_FORMAT, "%s: is packed by gzip; unpack it with gunzip first",
                     name);
   if (n > 1000000000)
-    return fvg_fail(k->ctx, FVG_E_UNSUPPORTED, "%s: %.0f bytes; 1000000000 is the limit", name,
-                    (double)n);
+    return fvg_fail(k->ctx, FVG_E_UNSUPPORTED, "%s: %zu bytes; 1000000000 is the limit", name, n);
 
   fvg__merge_file f;
   memset(&f, 0, sizeof f);
@@ -3114,9 +3113,10 @@ static fvg_status fvg__tokenizer_open(fvg_ctx *c, fvg_tokenizer **out, const fvg
   }
   k->ctx = c;
 
-  fvg__budget budget = fvg__budget_begin(c, name, n);
+  fvg__budget budget;
+  fvg__budget_begin(c, &budget, name, n);
   status = fvg__tokenizer_read(k, name, bytes, n, vocab_size, end);
-  fvg__budget_end(c, budget);
+  fvg__budget_end(c, &budget);
 
   fvg_bytes_free(c, bytes);
   if (status) {
@@ -3561,8 +3561,8 @@ static fvg_status fvg__pnm_read_text(fvg_ctx *c, fvg__pnm *p, uint8_t *dst, size
   for (size_t i = 0; i < n; i++) {
     int value = fvg__pnm_text_value(p);
     if (value < 0 || value > p->max)
-      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %.0f of %.0f is missing or not within 0..%d",
-                      file, (double)i + 1, (double)n, p->max);
+      return fvg_fail(c, FVG_E_FORMAT, "%s: PNM value %zu of %zu is missing or not within 0..%d",
+                      file, i + 1, n, p->max);
     dst[i] = fvg__pnm_scale(value, p->max);
   }
   return FVG_OK;
@@ -3581,8 +3581,8 @@ static fvg_status fvg__pnm_decode(fvg_ctx *c, fvg_image *out, const uint8_t *byt
   size_t left = (size_t)(p.end - p.at);
   if (left < needed)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: %d x %d pixels need at least %.0f bytes after the PNM header, not %.0f",
-                    file, p.width, p.height, (double)needed, (double)left);
+                    "%s: %d x %d pixels need at least %zu bytes after the PNM header, not %zu",
+                    file, p.width, p.height, needed, left);
 
   s = fvg__image_new(c, out, p.width, p.height, fvg__pnm_is_rgb(&p) ? 3 : 1);
   if (s) return s;
@@ -4148,21 +4148,21 @@ static fvg_status fvg__png_chunk(fvg_ctx *c, fvg__picture *p, fvg__png *g, const
   const int damaged = fvg__crc32(crc, d - 4, n + 4) != fvg__get_u32(d + n);
   if (damaged && !(optional && g->n_data))
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: the CRC of PNG chunk %s at byte %.0f is wrong: the file is damaged; copy "
-                    "or download it again", p->name, type, (double)at);
+                    "%s: the CRC of PNG chunk %s at byte %zu is wrong: the file is damaged; copy "
+                    "or download it again", p->name, type, at);
 
   const int first = at == 8;
   if (first != !strcmp(type, "IHDR"))
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %.0f%s", p->name, type,
-                    (double)at, strcmp(type, "CgBI") ? ", which cannot stand there" :
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: PNG with a chunk %s at byte %zu%s", p->name, type,
+                    at, strcmp(type, "CgBI") ? ", which cannot stand there" :
                     ": Apple's own form of PNG; convert it to PNG");
   if (first) return fvg__png_header(c, p, g);
 
   if (!strcmp(type, "IDAT")) {
     if (g->n_data && at != g->data_end)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: PNG whose pixels are interrupted by another chunk before byte %.0f: "
-                      "the file is damaged", p->name, (double)at);
+                      "%s: PNG whose pixels are interrupted by another chunk before byte %zu: "
+                      "the file is damaged", p->name, at);
     g->data_end = at + n + 12;
     g->n_data += n;
   } else if (!strcmp(type, "PLTE")) {
@@ -4189,8 +4189,8 @@ static fvg_status fvg__png_walk(fvg_ctx *c, fvg__picture *p, fvg__png *g) {
     const size_t length = left < 12 ? 0 : fvg__get_u32(p->bytes + at);
     if (left < 12 || length > left - 12)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: PNG truncated at byte %.0f, within the chunk at byte %.0f", p->name,
-                      (double)p->n, (double)at);
+                      "%s: PNG truncated at byte %zu, within the chunk at byte %zu", p->name,
+                      p->n, at);
 
     const fvg_status s = fvg__png_chunk(c, p, g, &crc, at, length);
     if (s || !memcmp(p->bytes + at + 4, "IEND", 4)) return s;
@@ -4212,9 +4212,9 @@ static fvg_status fvg__png_check(fvg_ctx *c, fvg__picture *p) {
   /* deflate compresses at most by a factor of 1032, so fewer bytes cannot be the picture */
   if (g.raw > 1032.0 * (double)g.n_data + 1032)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: PNG of %.0f x %.0f pixels cannot come from %.0f bytes of data", p->name,
+                    "%s: PNG of %.0f x %.0f pixels cannot come from %zu bytes of data", p->name,
                     (double)fvg__get_u32(p->bytes + 16), (double)fvg__get_u32(p->bytes + 20),
-                    (double)g.n_data);
+                    g.n_data);
 
   if (g.colour == 0 && g.depth == 16) fvg__say_16_bit(c, p->name);
   if (g.colour != 3 || g.n_palette >= 1u << g.depth) return FVG_OK;
@@ -4299,8 +4299,8 @@ static fvg_status fvg__bmp_header(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: BMP %s: not read; save it as PNG", p->name, unread);
 
   if (p->n < b->begin)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %.0f, within its header", p->name,
-                    (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: BMP truncated at byte %zu, within its header", p->name,
+                    p->n);
   return FVG_OK;
 }
 
@@ -4327,8 +4327,8 @@ static fvg_status fvg__bmp_sides(fvg_ctx *c, const fvg__picture *p, fvg__bmp *b)
   const size_t last_row = (row_bits + 7) / 8;
   if (b->pixels < b->begin || b->pixels > p->n || rows_before + last_row > p->n - b->pixels)
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %.0f", p->name,
-                    (double)b->width, (double)b->height, b->bits, (double)p->n);
+                    "%s: BMP of %.0f x %.0f pixels of %u bits, truncated at byte %zu", p->name,
+                    (double)b->width, (double)b->height, b->bits, p->n);
   return FVG_OK;
 }
 
@@ -4459,8 +4459,8 @@ static fvg_status fvg__gif_open(fvg_ctx *c, fvg__picture *p, fvg__gif *g) {
   }
   if (!at || g->codes >= p->n || !fvg__gif_skip(p, g->codes + 1))
     return fvg_fail(c, FVG_E_FORMAT,
-                    "%s: GIF truncated at byte %.0f, before the end of its first picture", p->name,
-                    (double)n);
+                    "%s: GIF truncated at byte %zu, before the end of its first picture", p->name,
+                    n);
   return FVG_OK;
 }
 
@@ -4486,8 +4486,8 @@ static fvg_status fvg__gif_sides(fvg_ctx *c, const fvg__picture *p, fvg__gif *g,
       || (double)g->width * g->height > most_pixels)
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: GIF of %d x %d pixels (a picture of %d x %d, in codes of %d bits and "
-                    "more) cannot come from %.0f bytes", p->name, g->width, g->height, g->columns,
-                    g->rows, code_bits, (double)n);
+                    "more) cannot come from %zu bytes", p->name, g->width, g->height, g->columns,
+                    g->rows, code_bits, n);
   return FVG_OK;
 }
 
@@ -4598,8 +4598,8 @@ typedef struct fvg__jpeg {
 } fvg__jpeg;
 
 static fvg_status fvg__jpeg_damaged(fvg_ctx *c, const fvg__jpeg *j, const char *what) {
-  return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %.0f is damaged", j->file->name, what,
-                  (double)(j->at - 2));
+  return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG %s at byte %zu is damaged", j->file->name, what,
+                  j->at - 2);
 }
 
 /* Reads a segment of tables.  A Huffman table is a number, 16 counts and that many symbols, which
@@ -4784,13 +4784,13 @@ static fvg_status fvg__jpeg_marker(fvg_ctx *c, fvg__jpeg *j, int *marker) {
     found++;
     if (*marker != due || !j->interval)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: JPEG restart marker RST%d at byte %.0f is not the one due there: the "
-                      "data are damaged", f->name, *marker & 7, (double)j->at);
+                      "%s: JPEG restart marker RST%d at byte %zu is not the one due there: the "
+                      "data are damaged", f->name, *marker & 7, j->at);
   }
 
   if (j->at + 1 >= f->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %.0f",
-                    f->name, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without its end mark: truncated at byte %zu",
+                    f->name, f->n);
   if (found < j->restarts)
     return fvg_fail(c, FVG_E_FORMAT,
                     "%s: JPEG scan of %d restart markers in place of %d: the data are damaged, a "
@@ -4811,8 +4811,8 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
     const size_t length = left < 2 ? 0 : (size_t)fvg__get_u16(p);
     if (length < 2 || length > left)
       return fvg_fail(c, FVG_E_FORMAT,
-                      "%s: JPEG segment FF%02X at byte %.0f has %.0f bytes, the file %.0f more",
-                      f->name, (unsigned)marker, (double)j->at - 2, (double)length, (double)left);
+                      "%s: JPEG segment FF%02X at byte %zu has %zu bytes, the file %zu more",
+                      f->name, (unsigned)marker, j->at - 2, length, left);
 
     s = fvg__jpeg_segment(c, j, marker, p + 2, length - 2);
     j->at += length;
@@ -4823,8 +4823,8 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
   /* a block of 64 pixels costs at least one bit */
   if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
   if ((double)j->width * j->height > 1024.0 * (double)f->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %.0f bytes",
-                    f->name, j->width, j->height, (double)f->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %zu bytes",
+                    f->name, j->width, j->height, f->n);
   return fvg__picture_fits(c, f, j->width, j->height);
 }
 
@@ -4886,11 +4886,11 @@ static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const cha
   size_t zeros = 0;
   while (zeros < p->n && !p->bytes[zeros]) zeros++;
   if (zeros == p->n)
-    return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%.0f bytes); copy or download it again", p->name,
-                    p->n ? "a file of zeros" : "an empty file", (double)p->n);
+    return fvg_fail(c, FVG_E_FORMAT, "%s: %s (%zu bytes); copy or download it again", p->name,
+                    p->n ? "a file of zeros" : "an empty file", p->n);
   return fvg_fail(c, FVG_E_FORMAT,
-                  "%s: %.0f bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
-                  "picture, convert it to PNG or JPEG", p->name, (double)p->n);
+                  "%s: %zu bytes, neither PNM (P1 to P6) nor PNG, JPEG, BMP or GIF; if it is a "
+                  "picture, convert it to PNG or JPEG", p->name, p->n);
 }
 
 /* Decodes the picture as it is in the file, by the kind that its first bytes tell. */
@@ -4938,8 +4938,8 @@ FVG_DEF fvg_status fvg_image_decode(fvg_ctx *c, fvg_image *out, const fvg_source
                     "%s: %d channels asked for; 1 is grey, 3 RGB, 0 as in the file", p.name,
                     channels);
   if (s->size > FVG__IMAGE_BYTES)
-    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %.0f bytes; image files of up to %d bytes are read",
-                    p.name, (double)s->size, FVG__IMAGE_BYTES);
+    return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %llu bytes; image files of up to %d bytes are read",
+                    p.name, (fvg__long)s->size, FVG__IMAGE_BYTES);
 
   fvg_status status = fvg_source_read_all(c, &p.bytes, &p.n, s);
   if (!status) status = fvg__image_read(c, out, &p, channels);
@@ -5511,7 +5511,10 @@ static void fvg__column_pass(uint8_t *dst, const uint8_t *src, size_t row, const
   }
 }
 
-#ifdef FVG__X86_SIMD
+/* Under -Os the passes above do for all. */
+#if defined(FVG__X86_SIMD) && !defined(__OPTIMIZE_SIZE__)
+#define FVG__AVX2_PASSES
+
 /* ---- the two passes with AVX2 ----
    vpmaddwd multiplies 16 pairs of 16-bit numbers and adds neighbours, which gives eight 32-bit sums
    of two products.  Pixels fit in 16 bits, weights do not, so a weight is split into two digits,
@@ -5712,7 +5715,7 @@ FVG__AVX2 static void fvg__column_pass_avx2(uint8_t *dst, const uint8_t *src, si
     _mm256_storeu_si256(to, _mm256_packus_epi16(v01, v23));
   }
 }
-#endif /* FVG__X86_SIMD */
+#endif /* FVG__AVX2_PASSES */
 
 /* ---- resampling a window ---- */
 
@@ -5737,7 +5740,7 @@ static fvg_status fvg__horizontal(fvg_ctx *c, uint8_t *dst, const fvg__view *in,
 
   /* AVX2 takes the first y rows, the plain pass what is left of them. */
   int y = 0;
-#ifdef FVG__X86_SIMD
+#ifdef FVG__AVX2_PASSES
   if (fvg__uses_avx2(c))
     y = fvg__row_passes_avx2(dst, in, &t, first, n);
 #endif
@@ -5753,7 +5756,7 @@ typedef void (*fvg__column_pass_fn)(uint8_t *dst, const uint8_t *src, size_t row
                                     const int *weight, int count, size_t n);
 
 static fvg__column_pass_fn fvg__column_pass_for(const fvg_ctx *c, size_t row) {
-#ifdef FVG__X86_SIMD
+#ifdef FVG__AVX2_PASSES
   if (row >= 32 && fvg__uses_avx2(c))
     return fvg__column_pass_avx2;
 #endif
@@ -7298,6 +7301,12 @@ static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_ten
   return x ? fvg_weights_info(l->weights, shape, x->in_file) : 0;
 }
 
+/* The same for what has a name of its own in every CLIP; the name is written, too. */
+static int fvg__info_of(const fvg__clip_loader *l, int id, char name[FVG__TENSOR_NAME],
+                        fvg_tensor *shape) {
+  return fvg__tensor_info(l, fvg__name(l, id, name), shape);
+}
+
 static fvg_status fvg__no_tensor(const fvg__clip_loader *l, const char *name) {
   return fvg_fail(l->m->ctx, FVG_E_FORMAT, "%s: no tensor %s", fvg_weights_file(l->weights), name);
 }
@@ -7788,15 +7797,20 @@ static fvg_status fvg__load_rows(fvg__clip_loader *l, const fvg__tower_sizes *si
   return s;
 }
 
-/* Reads the rows first to last of the table.  layer: number of the block, -1 for a tower's own
-   tensors. */
+/* Writes the name of a tensor of a tower; layer: number of the block, -1 for the tower's own. */
+static void fvg__tower_name(const fvg__clip_loader *l, const fvg__tower_sizes *sizes, int layer,
+                            int id, char name[FVG__TENSOR_NAME]) {
+  if (layer < 0) fvg__name(l, id, name);
+  else fvg__published_block_name((int)l->publisher, (int)sizes->blocks, layer, id, name);
+}
+
+/* Reads the rows first to last of the table, of a block or of the tower itself. */
 static fvg_status fvg__load_range(fvg__clip_loader *l, const fvg__tower_sizes *sizes, int layer,
                                   int first, int last, void *model_or_block) {
   fvg_status s = FVG_OK;
   for (int id = first; !s && id <= last;) {
     char name[FVG__TENSOR_NAME];
-    if (layer < 0) fvg__name(l, id, name);
-    else fvg__published_block_name((int)l->publisher, (int)sizes->blocks, layer, id, name);
+    fvg__tower_name(l, sizes, layer, id, name);
 
     const int n = fvg__rows_of_one_tensor((int)l->publisher, id);
     if (n > 1) s = fvg__load_rows(l, sizes, id, n, name, model_or_block);
@@ -7857,7 +7871,7 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, fvg__tower_sizes *s
 
   fvg_tensor fc;
   char name[FVG__TENSOR_NAME];
-  fvg__published_block_name((int)l->publisher, (int)sizes->blocks, 0, FVG__FC_WEIGHT, name);
+  fvg__tower_name(l, sizes, 0, FVG__FC_WEIGHT, name);
   if (!fvg__tensor_info(l, name, &fc) || fc.n_dim != 2)
     return fvg_fail(c, FVG_E_FORMAT, "%s: no matrix %s", file, name);
   sizes->hidden = fc.dim[0];
@@ -7885,14 +7899,14 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
   char name[FVG__TENSOR_NAME];
 
   fvg_tensor patch;
-  fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch);
+  fvg__info_of(l, FVG__PATCH, name, &patch);
   const int *side = patch.dim;
   if (patch.n_dim != 4 || side[1] != 3 || side[2] != side[3]
       || side[0] < 1 || side[2] < 1 || side[2] > 4096)
     return fvg_fail(c, FVG_E_SHAPE, "%s: %s must have shape [width,3,patch,patch]", file, name);
 
   fvg_tensor position;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__IMAGE_POSITION, name), &position))
+  if (!fvg__info_of(l, FVG__IMAGE_POSITION, name, &position))
     return fvg__no_tensor(l, name);
 
   v->width = side[0];
@@ -7915,7 +7929,7 @@ static fvg_status fvg__vision_sizes(fvg__clip_loader *l, fvg_vision_tower *v) {
 static fvg_status fvg__load_vision(fvg__clip_loader *l) {
   char name[FVG__TENSOR_NAME];
   fvg_tensor patch;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__PATCH, name), &patch))
+  if (!fvg__info_of(l, FVG__PATCH, name, &patch))
     return fvg__has_tower(l, FVG__IMAGE_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
 
   fvg_vision_tower *v = &l->m->vision;
@@ -7957,8 +7971,8 @@ static int fvg__config_end_token(const fvg__config *config, int section, int voc
 static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
   char token_name[FVG__TENSOR_NAME], position_name[FVG__TENSOR_NAME];
   fvg_tensor token, position;
-  fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, token_name), &token);
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__TEXT_POSITION, position_name), &position))
+  fvg__info_of(l, FVG__TOKEN, token_name, &token);
+  if (!fvg__info_of(l, FVG__TEXT_POSITION, position_name, &position))
     return fvg__no_tensor(l, position_name);
 
   /* 515: the byte symbols, one merge, [SOT] and [EOT] */
@@ -7985,7 +7999,7 @@ static fvg_status fvg__text_sizes(fvg__clip_loader *l, fvg_text_tower *x) {
 static fvg_status fvg__load_text(fvg__clip_loader *l) {
   char name[FVG__TENSOR_NAME];
   fvg_tensor token;
-  if (!fvg__tensor_info(l, fvg__name(l, FVG__TOKEN, name), &token))
+  if (!fvg__info_of(l, FVG__TOKEN, name, &token))
     return fvg__has_tower(l, FVG__TEXT_BLOCKS) ? fvg__no_tensor(l, name) : FVG_OK;
 
   fvg_text_tower *x = &l->m->text;
@@ -8012,12 +8026,12 @@ static fvg_status fvg__load_embed_dim(fvg__clip_loader *l) {
   const int is_open_clip = l->config->form == FVG__OPEN_CLIP;
   const int turned = l->publisher != FVG__BY_HUGGING_FACE;     /* [w, d] in place of [d, w] */
   char image[FVG__TENSOR_NAME], text[FVG__TENSOR_NAME];
-  fvg__name(l, FVG__IMAGE_PROJECTION, image);
-  fvg__name(l, FVG__TEXT_PROJECTION, text);
 
   fvg_tensor shape;
-  if (fvg__tensor_info(l, image, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
-  if (fvg__tensor_info(l, text, &shape) && shape.n_dim == 2) l->m->embed_dim = shape.dim[turned];
+  if (fvg__info_of(l, FVG__IMAGE_PROJECTION, image, &shape) && shape.n_dim == 2)
+    l->m->embed_dim = shape.dim[turned];
+  if (fvg__info_of(l, FVG__TEXT_PROJECTION, text, &shape) && shape.n_dim == 2)
+    l->m->embed_dim = shape.dim[turned];
   if (l->m->embed_dim < 1)
     return fvg_fail(l->m->ctx, FVG_E_FORMAT,
                     "%s: neither %s nor %s: a tower without its projection, as in Stable "
@@ -8039,9 +8053,9 @@ static fvg_status fvg__default_scale(fvg__clip_loader *l) {
   if (i >= 0 && fvg__config_value(config, i)->type == FVG_JSON_NUMBER)
     scale = exp(fvg__config_value(config, i)->number);
 
-  char patch[FVG__TENSOR_NAME], token[FVG__TENSOR_NAME];
-  if (!fvg__find_tensor(l, fvg__name(l, FVG__PATCH, patch))) return FVG_OK;
-  if (!fvg__find_tensor(l, fvg__name(l, FVG__TOKEN, token))) return FVG_OK;
+  char name[FVG__TENSOR_NAME];
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__PATCH, name))) return FVG_OK;
+  if (!fvg__find_tensor(l, fvg__name(l, FVG__TOKEN, name))) return FVG_OK;
 
   if (!(scale > 0 && scale < 1e6))
     return fvg_fail(l->m->ctx, FVG_E_NUMERIC, "%s: the scale of the logits would be %g",
@@ -8093,7 +8107,7 @@ static fvg_status fvg__loader_begin(fvg__clip_loader *l, fvg_ctx *c, fvg_weights
   l->m->kept_as = keep_as;
   l->weights = weights;
   l->keep_as = keep_as == FVG_Q8_IMAGES ? FVG_Q8 : keep_as;
-  l->budget = fvg__budget_begin(c, file, fvg__weights_bytes(weights));
+  fvg__budget_begin(c, &l->budget, file, fvg__weights_bytes(weights));
   return fvg__list_tensors(l);
 }
 
@@ -8113,7 +8127,7 @@ static fvg_status fvg__loader_run(fvg__clip_loader *l, const fvg__config *config
 /* Frees the loader, and the model unless s is FVG_OK; returns s. */
 static fvg_status fvg__loader_end(fvg__clip_loader *l, fvg_status s, fvg_clip **out) {
   if (l->m) {
-    fvg__budget_end(l->m->ctx, l->budget);
+    fvg__budget_end(l->m->ctx, &l->budget);
     fvg_release(l->m->ctx, l->tensor);
     fvg_release(l->m->ctx, l->text);
   }
@@ -10151,17 +10165,16 @@ static fvg_parameter *fvg__learner_add(fvg_learner *l, const char *name, int row
 }
 
 /* The random stream of the parameter that was added last: each has its own. */
-static fvg_rng fvg__learner_rng(const fvg_learner *l) {
-  fvg_rng rng;
-  fvg_rng_seed(&rng, l->desc.seed, (uint64_t)l->n_param);
-  return rng;
+static void fvg__learner_rng(const fvg_learner *l, fvg_rng *rng) {
+  fvg_rng_seed(rng, l->desc.seed, (uint64_t)l->n_param);
 }
 
 /* Draws the values of the parameter that was added last from N(0, deviation^2). */
 static void fvg__draw_normal(fvg_learner *l, fvg_parameter *p, double deviation) {
   float *x = (float *)p->value.data;
   const size_t count = fvg_tensor_count(&p->value);
-  fvg_rng rng = fvg__learner_rng(l);
+  fvg_rng rng;
+  fvg__learner_rng(l, &rng);
   for (size_t k = 0; k < count; k++)
     x[k] = (float)(deviation * fvg_rng_normal(&rng));
 }
@@ -10185,7 +10198,8 @@ static fvg_status fvg__learner_uniform(fvg_learner *l, const char *layer, const 
   float *x = (float *)p->value.data;
   const size_t count = fvg_tensor_count(&p->value);
   const double bound = 1 / sqrt((double)n_in);
-  fvg_rng rng = fvg__learner_rng(l);
+  fvg_rng rng;
+  fvg__learner_rng(l, &rng);
   for (size_t k = 0; k < count; k++)
     x[k] = (float)(bound * (2 * fvg_rng_uniform(&rng) - 1));
   return FVG_OK;
@@ -10517,7 +10531,7 @@ static fvg_status fvg__start_first_few(fvg_learner *l, const fvg_learner_desc *d
    method's published code. */
 static fvg_status fvg__apply_start_rule(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_clip *m = l->clip;
-  int n_words;
+  int n_words = 0;
   fvg_status s = fvg__count_words(m->tokenizer, l->words, &n_words);
   if (s) return s;
   if (strstr(l->words, "{}"))
@@ -19649,20 +19663,20 @@ static fvg_status fvg__read_without(fvg_ctx *c, const fvg_weights *w, const char
 
 /* Reads from the metadata what FVG-PT is made of. */
 static fvg_status fvg__read_fvgpt_desc(fvg_clip *m, const fvg_weights *w, fvg_fvgpt_desc *d) {
+  static const char *const size_key[] = {"fdc_hidden", "gate_hidden", "gate_layers"};
+  static const char *const flag_key[] = {"no_frg", "no_fdc", "no_pc", "normalise_entropy"};
+  int *const size[] = {&d->fdc_hidden, &d->gate_hidden, &d->gate_layers};
+  int *const flag[] = {&d->no_frg, &d->no_fdc, &d->no_pc, &d->normalise_entropy};
+
   fvg_ctx *c = m->ctx;
   double logit_scale = 0, tau = 0;
   memset(d, 0, sizeof *d);
   d->width = m->embed_dim;
 
-  fvg_status s = fvg__get_whole(c, w, "fdc_hidden", 1, &d->fdc_hidden);
-  if (!s) s = fvg__get_whole(c, w, "gate_hidden", 1, &d->gate_hidden);
-  if (!s) s = fvg__get_whole(c, w, "gate_layers", 1, &d->gate_layers);
-  if (!s) s = fvg__get_number(c, w, "logit_scale", &logit_scale);
+  fvg_status s = fvg__get_number(c, w, "logit_scale", &logit_scale);
   if (!s) s = fvg__get_number(c, w, "tau", &tau);
-  if (!s) s = fvg__get_newer(c, w, "no_frg", &d->no_frg);
-  if (!s) s = fvg__get_newer(c, w, "no_fdc", &d->no_fdc);
-  if (!s) s = fvg__get_newer(c, w, "no_pc", &d->no_pc);
-  if (!s) s = fvg__get_newer(c, w, "normalise_entropy", &d->normalise_entropy);
+  for (int i = 0; !s && i < 3; i++) s = fvg__get_whole(c, w, size_key[i], 1, size[i]);
+  for (int i = 0; !s && i < 4; i++) s = fvg__get_newer(c, w, flag_key[i], flag[i]);
   if (!s) s = fvg__read_area(c, w, d);
   if (!s) s = fvg__read_distill(c, w, d);
   if (!s) s = fvg__read_without(c, w, "frg_without", &d->frg_without);
@@ -19724,12 +19738,13 @@ static fvg_status fvg__nothing_left(const fvg_weights *w, const fvg_learner *l,
 static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learner **l,
                                           fvg_fvgpt **fvgpt) {
   uint64_t bytes = fvg__weights_bytes(w);
-  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(w), bytes);
+  fvg__budget budget;
+  fvg__budget_begin(m->ctx, &budget, fvg_weights_file(w), bytes);
   fvg_status s = fvg__weights_verify(w);
   if (!s) s = fvg__restore_learner(m, w, l);
   if (!s) s = fvg__restore_fvgpt(m, w, fvgpt);
   if (!s) s = fvg__nothing_left(w, *l, *fvgpt);
-  fvg__budget_end(m->ctx, budget);
+  fvg__budget_end(m->ctx, &budget);
   return s;
 }
 
@@ -19887,9 +19902,10 @@ FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *ou
   fvg_status s = fvg_weights_open(m->ctx, &out->settings, source);
   if (s) return s;
   const uint64_t bytes = fvg__weights_bytes(out->settings);
-  fvg__budget budget = fvg__budget_begin(m->ctx, fvg_weights_file(out->settings), bytes);
+  fvg__budget budget;
+  fvg__budget_begin(m->ctx, &budget, fvg_weights_file(out->settings), bytes);
   s = fvg__restore_head(m, out);
-  fvg__budget_end(m->ctx, budget);
+  fvg__budget_end(m->ctx, &budget);
   if (s) fvg_head_checkpoint_free(m, out);
   return s;
 }
@@ -22395,4 +22411,5 @@ static const char *const *fvg__unicode_table(int table) {
     default:                  return fvg__html_names;
   }
 }
+FVG__SMALL_END
 #endif /* FVG__CLIP_IMPLEMENTED */

@@ -27,7 +27,9 @@ static void find_formats(void) {
 #ifdef FVG__HAS_AVX_VNNI
   if (has_avx2 && fvg__has_feature(1, 0, 4)) RUNS("AVX-VNNI", fvg__q8_format_avx_vnni);
 #endif
+#ifndef __OPTIMIZE_SIZE__
   if (has_avx512) RUNS("AVX-512", fvg__q8_format_avx512);
+#endif
   if (has_avx512 && fvg__has_feature(0, 2, 11)) RUNS("AVX-512 VNNI", fvg__q8_format_avx512_vnni);
 #elif defined(FVG__NEON_SIMD)
   RUNS(fvg__q8_format_neon.group == 4 ? "NEON, dot product" : "NEON", fvg__q8_format_neon);
