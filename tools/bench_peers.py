@@ -22,6 +22,7 @@ ONNX Runtime's threads go on spinning for about that long, and would take a core
 nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core that something
 else takes away makes peers look ten times slower than they are.  Where others are at work, --cpu --threads 1 compares
 the processor time of one thread, which waits for nobody; neighbours still take caches and memory from both sides.
+With two threads OMP_WAIT_POLICY=passive, which is passed on, spares a busy machine the spinning.
 
 What the sides compute is not the same everywhere.  Our weights are packed when they are loaded, as ONNX Runtime's may
 be; OpenBLAS and PyTorch pack at each product.  We compute a start that all prompts share once, and in the last block
