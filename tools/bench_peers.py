@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures the cases of build/bench in other programs, taking turns with it.
 
-    python3 tools/bench_peers.py [BUILD] [--ort FOLDER] [--threads N] [--rounds 7] [--case NAME,...] [--markdown]
+    python3 tools/bench_peers.py [BUILD] [--ort FOLDER] [--threads N] [--rounds 7] [--case NAME,...] [--cpu]
+                                  [--markdown]
 
 BUILD is the folder that holds `bench` (make all).  A peer that is not installed is left out; a line says so:
 
@@ -19,7 +20,9 @@ peer's, so that both see the same neighbours; K is what about a quarter of a sec
 over all turns of the peer's time over ours: above 1 we are faster.  Between turns all is still for half a second:
 ONNX Runtime's threads go on spinning for about that long, and would take a core away from whoever comes next.  Let
 nothing else run, and do not use nice: OpenMP's threads wait for one another by spinning, and a core that something
-else takes away makes peers look ten times slower than they are.
+else takes away makes peers look ten times slower than they are.  Where others are at work, --cpu --threads 1 compares
+the processor time of one thread, which waits for nobody; neighbours still take caches and memory from both sides.
+With two threads OMP_WAIT_POLICY=passive, which is passed on, spares a busy machine the spinning.
 
 What the sides compute is not the same everywhere.  Our weights are packed when they are loaded, as ONNX Runtime's may
 be; OpenBLAS and PyTorch pack at each product.  We compute a start that all prompts share once, and in the last block
@@ -51,7 +54,9 @@ CASES = ("gemm_197x768x768 gemm_197x3072x768 gemm_50x3072x768 gemm_77x512x512 ge
          "cocoop_step_20 promptsrc_step_20 maple_step_20 mmrl_step_20").split()
 OPENBLAS = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
 BATCH, N_CTX, EMBED, VOCAB, CONTEXT, LAYERS, HEAD = 4, 4, 512, 49408, 77, 12, 64
-DEPTH, REP_TOKENS, REP_FIRST = 9, 5, 5          # of deep prompts; MMRL's tokens, and the first block that has them
+IMAGE, IMAGE_WIDTH, TEXT_WIDTH = 224, 768, 512
+DEPTH = 9                                       # of PromptSRC's and MaPLe's prompts
+REP_TOKENS, REP_WIDTH, REP_FIRST = 5, 512, 5    # MMRL's tokens, and the first block that has them
 TURN_MS, PAUSE = 250, 0.5
 LABELS = [3, 11, 7, 0]
 
@@ -149,11 +154,11 @@ def towers(torch):
             return x + self.proj(h * torch.sigmoid(1.702 * h))
 
     class Vision(nn.Module):
-        def __init__(self, patch, width=768):
+        def __init__(self, patch, width=IMAGE_WIDTH):
             super().__init__()
             self.patches = nn.Conv2d(3, width, patch, patch, bias=False)
             self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-            self.position = nn.Parameter(torch.randn((224 // patch) ** 2 + 1, width) * 0.02)
+            self.position = nn.Parameter(torch.randn((IMAGE // patch) ** 2 + 1, width) * 0.02)
             self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
             self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
             self.projection = nn.Linear(width, EMBED, bias=False)
@@ -169,7 +174,7 @@ def towers(torch):
             return self.projection(self.ln_post(x[:, 0]))
 
     class Text(nn.Module):
-        def __init__(self, tokens, width=EMBED):
+        def __init__(self, tokens, width=TEXT_WIDTH):
             super().__init__()
             self.embedding = nn.Embedding(VOCAB, width)
             self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
@@ -196,7 +201,7 @@ def encoder(torch, case, variant):
     vision, text = towers(torch)
     if case.startswith("image"):
         patch, count = numbers(case)[:2]
-        return vision(patch).eval(), torch.randn(count, 3, 224, 224)
+        return vision(patch).eval(), torch.randn(count, 3, IMAGE, IMAGE)
     count, tokens = numbers(case)[-1], int(variant)
     ids = torch.zeros(count, tokens, dtype=torch.long)
     for i in range(count):
@@ -208,10 +213,8 @@ def encoder(torch, case, variant):
 
 class Learners:
     """Steps of the published prompt learners, on class names with room for the context behind [SOT]."""
-    def __init__(self, torch, case, variant):
-        self.torch, self.variant = torch, variant
-        self.text, self.ids = encoder(torch, case, variant)
-        self.text.requires_grad_(False)
+    def __init__(self, torch, text, ids):
+        self.torch, self.text, self.ids = torch, text.requires_grad_(False), ids
         with torch.no_grad():
             self.fixed, self.end = self.text.embedding(self.ids), self.ids.argmax(1)
         self.labels, self.f0, self.g0 = torch.tensor(LABELS), self.unit(BATCH), self.unit(len(self.ids))
@@ -227,7 +230,7 @@ class Learners:
 
     def pictures(self):
         vision = towers(self.torch)[0](16).eval().requires_grad_(False)
-        return vision, self.torch.randn(BATCH, 3, 224, 224)
+        return vision, self.torch.randn(BATCH, 3, IMAGE, IMAGE)
 
     def splice(self, x, at, rows, gone):
         """Rows in place of `gone` rows from `at` on."""
@@ -260,13 +263,13 @@ class Learners:
             optimizer = self.torch.optim.SGD(params, 0.0025, momentum=0.9, weight_decay=5e-4)
 
         def step():
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=True)
             loss().backward()
             optimizer.step()
         return step
 
     def coop(self):
-        ctx = self.parameter(N_CTX, EMBED)
+        ctx = self.parameter(N_CTX, TEXT_WIDTH)
         return self.trained([ctx], lambda: self.cross_entropy(self.f0, self.norm(self.texts(ctx))))
 
     def cross_entropy(self, f, g):
@@ -274,16 +277,17 @@ class Learners:
 
     def cocoop(self):
         nn = self.torch.nn
-        ctx, net = self.parameter(N_CTX, EMBED), nn.Sequential(nn.Linear(EMBED, 32), nn.ReLU(), nn.Linear(32, EMBED))
-        f = self.f0[:1]
+        hidden = EMBED // 16
+        net = nn.Sequential(nn.Linear(EMBED, hidden), nn.ReLU(), nn.Linear(hidden, TEXT_WIDTH))
+        ctx, f = self.parameter(N_CTX, TEXT_WIDTH), self.f0[:1]
         return self.trained([ctx, *net.parameters()],
                             lambda: self.cross_entropy(f, self.norm(self.texts(ctx + net(f)))))
 
     def promptsrc(self):
         vision, pixels = self.pictures()
         functional = self.torch.nn.functional
-        words = [self.parameter(N_CTX, EMBED) for _ in range(DEPTH)]
-        prompts = [self.parameter(N_CTX, 768) for _ in range(DEPTH)]
+        words = [self.parameter(N_CTX, TEXT_WIDTH) for _ in range(DEPTH)]
+        prompts = [self.parameter(N_CTX, IMAGE_WIDTH) for _ in range(DEPTH)]
 
         def loss():
             g = self.norm(self.texts(words[0], words[1:]))
@@ -297,8 +301,8 @@ class Learners:
 
     def maple(self):
         vision, pixels = self.pictures()
-        words = [self.parameter(2, EMBED) for _ in range(DEPTH)]
-        layers = self.torch.nn.ModuleList(self.torch.nn.Linear(EMBED, 768) for _ in range(DEPTH))
+        words = [self.parameter(2, TEXT_WIDTH) for _ in range(DEPTH)]
+        layers = self.torch.nn.ModuleList(self.torch.nn.Linear(TEXT_WIDTH, IMAGE_WIDTH) for _ in range(DEPTH))
 
         def loss():
             g = self.norm(self.texts(words[0], words[1:]))
@@ -308,12 +312,12 @@ class Learners:
 
     def mmrl(self):
         torch, (vision, pixels) = self.torch, self.pictures()
-        tokens = self.parameter(REP_TOKENS, EMBED)
+        tokens = self.parameter(REP_TOKENS, REP_WIDTH)
         count = LAYERS - REP_FIRST
-        to_text = torch.nn.ModuleList(torch.nn.Linear(EMBED, EMBED) for _ in range(count))
-        to_image = torch.nn.ModuleList(torch.nn.Linear(EMBED, 768) for _ in range(count))
-        own = torch.nn.Linear(768, EMBED, bias=False)
-        length = int(self.variant) + REP_TOKENS
+        to_text = torch.nn.ModuleList(torch.nn.Linear(REP_WIDTH, TEXT_WIDTH) for _ in range(count))
+        to_image = torch.nn.ModuleList(torch.nn.Linear(REP_WIDTH, IMAGE_WIDTH) for _ in range(count))
+        own = torch.nn.Linear(IMAGE_WIDTH, EMBED, bias=False)
+        length = self.ids.shape[1] + REP_TOKENS
         mask = torch.full((length, length), float("-inf")).triu(1)
 
         def run(blocks, x, before, after, layers):
@@ -391,7 +395,7 @@ def torch_step(case, variant, threads):
     if case.startswith("fvg"):
         return torch_fvg(torch, case)
     if "_step_" in case:
-        return getattr(Learners(torch, case, variant), case.split("_")[0])()
+        return getattr(Learners(torch, *encoder(torch, case, variant)), case.split("_")[0])()
     if case.startswith("gemm"):
         m, n, k = numbers(case)
         model, x = torch.nn.Linear(k, n, bias=False), torch.randn(m, k)
@@ -485,6 +489,8 @@ class Missing(Exception):
 def environment(threads):
     env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
     env["OMP_NUM_THREADS"] = str(threads)
+    env.setdefault("MALLOC_MMAP_THRESHOLD_", str(10 ** 9))      # PyTorch's tensors come back without page faults
+    env.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 * 10 ** 9))
     if os.path.isdir(OPENBLAS):
         env["LD_LIBRARY_PATH"] = ":".join(p for p in (OPENBLAS, env.get("LD_LIBRARY_PATH")) if p)
     return env
@@ -520,9 +526,17 @@ class Side:
             pass                                        # it has ended: read says why
         return float(self.read())
 
-    def turn(self):
+    def processor_time(self):
+        """Seconds. Linux knows a process's clock by this number, which is what clock_getcpuclockid makes."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
+
+    def turn(self, cpu):
         time.sleep(PAUSE)
-        return self.step(self.count)
+        if not cpu:
+            return self.step(self.count)
+        start = self.processor_time()
+        self.step(self.count)
+        return (self.processor_time() - start) * 1e3 / self.count
 
     def close(self):
         try:
@@ -558,9 +572,9 @@ def start_ours(options, case):
                  "--threads", str(options.threads)], options.threads)
 
 
-def our_turn(ours):
+def our_turn(ours, cpu):
     try:
-        return ours.turn()
+        return ours.turn(cpu)
     except Missing as e:
         sys.exit(f"bench_peers: build/bench: {e}")
 
@@ -571,7 +585,7 @@ def compare(options, ours, case, peer):
     with tempfile.TemporaryDirectory() as folder:
         side = start_peer(options, folder, case, kind, variant, threads)
         try:
-            pairs = [(our_turn(ours), side.turn()) for _ in range(options.rounds)]
+            pairs = [(our_turn(ours, options.cpu), side.turn(options.cpu)) for _ in range(options.rounds)]
         finally:
             side.close()
     return [statistics.median(x) for x in (*zip(*pairs), [b / a for a, b in pairs])]
@@ -591,8 +605,8 @@ def load():
 
 def measure(options):
     print(f"{datetime.date.today()}, {processor()}, {options.threads} threads, {options.rounds} turns, "
-          f"load {load()}\n")
-    if os.getloadavg()[0] > 0.5:
+          f"{'processor time, ' if options.cpu else ''}load {load()}\n")
+    if os.getloadavg()[0] > 0.5 and not options.cpu:
         print("the machine is busy: take no ratio below for the truth\n")
     form = "| {:19} | {:>9} | {:22} | {:>9} | {:>6} |" if options.markdown else "{:19} {:>9}  {:22} {:>9} {:>6}"
     print(form.format("case", "ours, ms", "peer", "peer, ms", "ratio"))
@@ -623,6 +637,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--case", type=lambda s: s.split(","), default=CASES)
+    parser.add_argument("--cpu", action="store_true", help="compare processor time, for a busy machine (Linux)")
     parser.add_argument("--markdown", action="store_true")
     for private in ("--child", "--variant", "--model"):
         parser.add_argument(private, help=argparse.SUPPRESS)
