@@ -14025,7 +14025,7 @@ static fvg_status fvg__lp_train(fvg__lp *p, fvg_optimizer *o, int epochs, double
   fvg_status s = ok ? FVG_OK : FVG_E_NOMEM;
 
   for (int epoch = 1; !s && epoch <= epochs; epoch++) {
-    double loss;
+    double loss = 0;
     s = fvg__lp_epoch(p, o, epoch, rate, &loss);
     if (!s) s = fvg__head_progress(h, epoch, epochs, loss);
     if (s || (!x->n_val && epoch < epochs)) continue;

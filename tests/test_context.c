@@ -477,7 +477,8 @@ static void test_budget(void) {
     fvg_tape *t = fvg_tape_new(c);
     void *much, *more = NULL;
     if (round == 1) fvg_zeros(t, 1, 20 << 20);                       /* a tape that is there before, and goes */
-    fvg__budget before = fvg__budget_begin(c, "a file", 0);
+    fvg__budget before;
+    fvg__budget_begin(c, &before, "a file", 0);
     if (round == 2) fvg_zeros(t, 1, 20 << 20);                       /* one that grows, and stays */
     if (round == 3) {                                                /* one that cannot grow */
       log.fail_from = log.n_alloc + 2;
@@ -489,7 +490,7 @@ static void test_budget(void) {
     check(much != NULL, "a file has its 64 MiB, however large the tapes are");
     if (much) more = fvg_alloc(c, 2 * mib);
     check(!more && strstr(fvg_error(c), "a file: "), "and no more, whatever tapes did meanwhile");
-    fvg__budget_end(c, before);
+    fvg__budget_end(c, &before);
     fvg_release(c, more);
     fvg_release(c, much);
     fvg_tape_free(t);
