@@ -1342,7 +1342,9 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
    Under -Os gcc still has passes which copy code (the end of a function to each call in its last
    line, a condition to each place that it follows from) or prepare loops, registers and pointers
-   for speed.  Without them what stands between the marks SMALL gets 3 % smaller. */
+   for speed.  Without them what stands between the marks SMALL gets 3 % smaller.  gcc also copies
+   small functions into their callers where it takes a call to be longer; where it is mistaken, the
+   mark APART forbids that. */
 #if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
 #define FVG__PRAGMA(x)
 #else
@@ -1357,11 +1359,13 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
   FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
   FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations\")")
 #define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
+#define FVG__APART __attribute__((noinline))
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
 #else
 #define FVG__SMALL_BEGIN
 #define FVG__SMALL_END
+#define FVG__APART
 #define FVG__SELDOM_RUN_BEGIN FVG__PRAGMA("GCC push_options") FVG__PRAGMA("GCC optimize(\"O1\")")
 #define FVG__SELDOM_RUN_END   FVG__PRAGMA("GCC pop_options")
 #endif
@@ -1400,6 +1404,13 @@ FVG__SMALL_BEGIN
 
 /* A private function that only fvgpt_clip.h uses. */
 #define FVG__FOR_CLIP FVG__UNUSED
+
+/* 0 where nothing is trained: what only gradients need then falls away. */
+#ifdef FVGPT_NO_TRAINING
+enum { FVG__TRAINS = 0 };
+#else
+enum { FVG__TRAINS = 1 };
+#endif
 
 /* Under AddressSanitizer the bytes that alignment leaves over after a block are forbidden, and the
    tape (chapter 9) gives every tensor a block of its own. */
@@ -2071,7 +2082,9 @@ static void fvg__budget_begin(fvg_ctx *c, fvg__budget *before, const char *file,
   c->budget.file = file;
 }
 
-static void fvg__budget_end(fvg_ctx *c, const fvg__budget *before) { c->budget = *before; }
+FVG__APART static void fvg__budget_end(fvg_ctx *c, const fvg__budget *before) {
+  c->budget = *before;
+}
 
 static int fvg__over_budget(const fvg_ctx *c, size_t bytes, size_t total) {
   const size_t most = c->budget.most;
@@ -2466,8 +2479,11 @@ FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), v
 
 /* ---- zeros of a desc ---- */
 static float fvg__default(float x, float published) { return x == 0 ? published : x; }
-static void fvg__fill_in(float *x, float published) { *x = fvg__default(*x, published); }
 static float fvg__none_if_negative(float x) { return x < 0 ? 0 : x; }
+
+FVG__APART static void fvg__fill_in(float *x, float published) {
+  *x = fvg__default(*x, published);
+}
 
 /* ---- life cycle ---- */
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
@@ -2684,7 +2700,7 @@ FVG_DEF uint32_t fvg_rng_below(fvg_rng *r, uint32_t n) {
   }
 }
 
-static double fvg__exact_product(double a, double b) {
+FVG__APART static double fvg__exact_product(double a, double b) {
   volatile double p = a * b;
   return p;
 }
@@ -7986,10 +8002,11 @@ static void fvg__copy_tile_of_a(void *arg, int index) {
   const float *from = (const float *)p->a.data + first * p->a.row;
   float *to = p->tiled_a + fvg__row(index, p->k) * (size_t)step;
 
-  if (p->a.col == 1) {
+  if (!FVG__TRAINS || p->a.col == 1) {
     p->kernels->transpose(rows, p->k, from, p->a.row, to, step);
     return;
   }
+  /* dw = dy^T x */
   for (int k = 0; k < p->k; k++)
     for (int i = 0; i < rows; i++)
       to[k * step + i] = from[k * p->a.col + i * p->a.row];
@@ -8053,9 +8070,9 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
   if (cols < width)
     memset(panel, 0, fvg__row(depth, width) * sizeof *panel);
 
-  if (b->type == FVG_F32_PANELS) {
-    /* The panels are those of the other direction: B[k][j] is number k % width of row j of
-       panel k / width.  They are transposed in squares of width x width. */
+  if (FVG__TRAINS && b->type == FVG_F32_PANELS) {
+    /* In backward the panels are those of the other direction: B[k][j] is number k % width of row
+       j of panel k / width.  They are transposed in squares of width x width. */
     for (int k = 0; k < depth; k += width) {
       const float *square = (const float *)b->data + (k0 + k) * b->row + j0 * width;
       int rows = fvg__min(width, depth - k);
@@ -9431,7 +9448,7 @@ static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int
   int forward = b->row == 1;
   if (w->k == 1) forward = k0 == 0 && depth == 1;
 
-  if (forward)
+  if (!FVG__TRAINS || forward)
     for (int j = 0; j < cols; j++)
       fvg__narrow_widen(w, j0 + j, k0, depth, panel + j, width);
   else
@@ -9545,12 +9562,6 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
    only the result.  When the walk back arrives, it runs the function again at the end of the tape,
    walks back through it, and rewinds.  Meanwhile the list of spares is put aside, since memory
    above the mark is about to be given back. */
-
-#ifdef FVGPT_NO_TRAINING
-enum { FVG__TRAINS = 0 };
-#else
-enum { FVG__TRAINS = 1 };
-#endif
 
 #define FVG__TAPE_CHUNK      ((size_t)1 << 20)  /* bytes of the first chunk of a tape             */
 #define FVG__TAPE_CHUNK_MOST ((size_t)1 << 24)  /* of any chunk, unless one tensor is larger      */
@@ -10379,7 +10390,7 @@ static int fvg__same_shape(const fvg_node *a, const fvg_node *b) {
 }
 
 /* Row i of the values, or of the gradient, of a node. */
-static float *fvg__value_row(const fvg_node *x, int i) {
+FVG__APART static float *fvg__value_row(const fvg_node *x, int i) {
   return fvg__values(x) + fvg__row(i, x->cols);
 }
 

@@ -8322,6 +8322,17 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
 }
 
 /* ---- the files of a folder ---- */
+/* The whole of a file and a closing 0. */
+FVG__APART static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes,
+                                            size_t *n) {
+  fvg_source source;
+  fvg_status s = fvg_source_file(c, &source, path);
+  if (s) return s;
+  s = fvg_source_read_all(c, bytes, n, &source);
+  fvg_source_close(&source);
+  return s;
+}
+
 /* Reads a file as text; *text is NULL if the folder has none of that name. */
 static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *name, uint8_t **text,
                                  char path[FVG__FILE_PATH_BYTES]) {
@@ -8329,12 +8340,8 @@ static fvg_status fvg__read_text(fvg_ctx *c, const char *folder, const char *nam
   fvg__print(path, FVG__FILE_PATH_BYTES, "%s/%s", folder, name);
   if (!fvg_file_exists(path)) return FVG_OK;
 
-  fvg_source source;
-  fvg_status s = fvg_source_file(c, &source, path);
-  if (s) return s;
   size_t n;
-  s = fvg_source_read_all(c, text, &n, &source);
-  fvg_source_close(&source);
+  const fvg_status s = fvg__read_file(c, path, text, &n);
   if (s) return s;
 
   if (!strncmp((const char *)*text, FVG__LFS_POINTER, strlen(FVG__LFS_POINTER)))
@@ -8426,14 +8433,9 @@ static fvg_status fvg__shard_files(fvg_ctx *c, const fvg_json *index, const char
 }
 
 static fvg_status fvg__read_index(fvg_ctx *c, fvg_json *index, const char *path) {
-  fvg_source source;
-  fvg_status s = fvg_source_file(c, &source, path);
-  if (s) return s;
-
   uint8_t *text = NULL;
   size_t bytes;
-  s = fvg_source_read_all(c, &text, &bytes, &source);
-  fvg_source_close(&source);
+  fvg_status s = fvg__read_file(c, path, &text, &bytes);
   if (!s) s = fvg_json_parse(c, index, (const char *)text, bytes, path);
   fvg_bytes_free(c, text);
   return s;
@@ -14268,16 +14270,6 @@ static fvg_status fvg__find_any_prefix(fvg_ctx *c, char **out, const fvg__draft 
 }
 
 /* ---- opening a split file ---- */
-/* The whole of a file and a closing 0. */
-static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes, size_t *n) {
-  fvg_source source;
-  fvg_status s = fvg_source_file(c, &source, path);
-  if (s) return s;
-  s = fvg_source_read_all(c, bytes, n, &source);
-  fvg_source_close(&source);
-  return s;
-}
-
 /* The bytes of the byte-order mark that a UTF-8 text from Windows may start with. */
 static size_t fvg__bom_bytes(const uint8_t *text, size_t n) {
   return n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0;
@@ -19616,7 +19608,8 @@ static fvg_status fvg__restore_learner(fvg_clip *m, fvg_weights *w, fvg_learner 
 
 /* ---- reading: FVG-PT ---- */
 /* Reads a whole number that older files lack; *out stays as it is then. */
-static fvg_status fvg__get_newer(fvg_ctx *c, const fvg_weights *w, const char *key, int *out) {
+FVG__APART static fvg_status fvg__get_newer(fvg_ctx *c, const fvg_weights *w, const char *key,
+                                            int *out) {
   return fvg_weights_metadata(w, key) ? fvg__get_whole(c, w, key, 0, out) : FVG_OK;
 }
 
@@ -19749,8 +19742,8 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
 }
 
 /* Empties the places of what is to be read. */
-static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
-                                         fvg_weights **settings) {
+FVG__APART static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l,
+                                                    fvg_fvgpt **fvgpt, fvg_weights **settings) {
   if (!l || !fvgpt)
     return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
