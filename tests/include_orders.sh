@@ -29,9 +29,11 @@ file g.c "$core" "$body" "$core" "$clip"
 file h.c "$body" "$clip" "$clip" "$core"
 file i.c '#define FVGPT_STATIC' "$body" "$clip"
 file j.c '#include <math.h>' '#include <stdio.h>' '#include <stdlib.h>' "$clip" "$body" "$core" "$clip"
+linker=tcc                                               # in no time
+command -v tcc >/dev/null || linker=${CC:-cc}
 for f in a b c d e f g h i j; do
-  try "order $f" ${CC:-cc} -std=c99 -Wall -Wextra -Werror -I. "$build/$f.c" -o "$build/$f" -lm
-  command -v tcc >/dev/null && try "order $f" tcc -std=c99 -I. "$build/$f.c" -o "$build/$f" -lm
+  try "order $f" ${CC:-cc} -std=c99 -Wall -Wextra -Werror -fsyntax-only -I. "$build/$f.c"
+  try "order $f" $linker -std=c99 -I. "$build/$f.c" -o "$build/$f" -lm
   command -v g++ >/dev/null && try "order $f" g++ -x c++ -std=c++11 -Wall -Wextra -Werror -fsyntax-only -I. "$build/$f.c"
 done
 for h in stb/stb_image.h stb_image.h; do                 # stb_image included by the program itself, before and after
