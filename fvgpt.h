@@ -2724,6 +2724,34 @@ static double fvg__exact_ln(double x) {
   return ln_m + fvg__exact_product(e, 0.69314718055994531);
 }
 
+/* The square root of x > 0, digit by digit, and rounded correctly, which not every libm does: that
+   of MinGW rounds the root of x87 a second time.  x = m 4^e with m in [1, 4); 54 binary digits of
+   the root of m are found from pairs of digits of m, and the last one tells how to round. */
+static double fvg__exact_sqrt(double x) {
+  int e;
+  double m = 2 * frexp(x, &e);
+  e--;
+  if (e % 2) {
+    m *= 2;
+    e--;
+  }
+
+  uint64_t digits = (uint64_t)ldexp(m, 52);
+  uint64_t root = 0;
+  uint64_t rest = 0;
+  for (int i = 0; i < 54; i++) {
+    rest = rest << 2 | (digits >> 52 & 3);
+    digits = digits << 2 & (((uint64_t)1 << 54) - 1);
+    uint64_t trial = root << 2 | 1;
+    root <<= 1;
+    if (rest >= trial) {
+      rest -= trial;
+      root++;
+    }
+  }
+  return ldexp((double)((root + 1) >> 1), e / 2 - 52);
+}
+
 /* Marsaglia's polar method: a point (u, v) that is uniform in the unit disc gives u sqrt(-2
    ln s / s), s = u^2 + v^2. */
 FVG_DEF double fvg_rng_normal(fvg_rng *r) {
@@ -2733,7 +2761,7 @@ FVG_DEF double fvg_rng_normal(fvg_rng *r) {
     double v = 2 * fvg_rng_uniform(r) - 1;
     s = fvg__exact_product(u, u) + fvg__exact_product(v, v);
   } while (s >= 1 || s == 0);
-  return fvg__exact_product(u, sqrt(-2 * fvg__exact_ln(s) / s));
+  return fvg__exact_product(u, fvg__exact_sqrt(-2 * fvg__exact_ln(s) / s));
 }
 
 FVG_DEF void fvg_rng_permute(fvg_rng *r, int *index, int n) {

@@ -348,6 +348,10 @@ static void test_rng_values(void) {
   for (same = 1, i = 0; i < 12; i++) same &= fvg_rng_below(&r, 10) == below10[i];
   for (i = 0; i < 3; i++) same &= fvg_rng_below(&r, 3000000000u) == below3e9[i];
   check(same, "rng: below");
+  /* The root of 2435 in 64 binary digits lies in the middle between two doubles; rounded twice, it is another one. */
+  check(is(fvg__exact_sqrt(2435), 49.345719165901308) && is(fvg__exact_sqrt(860.66666666666663), 29.337120967584166) &&
+        is(fvg__exact_sqrt(2), 1.4142135623730951) && is(fvg__exact_sqrt(0.25), 0.5) &&
+        is(fvg__exact_sqrt(1e-300), 1e-150), "rng: roots are rounded once");
   fvg_rng_seed(&r, 3, 4);
   for (same = 1, i = 0; i < 5; i++) same &= is(fvg_rng_normal(&r), normal[i]);
   for (i = 0; i < 100000; i++) {
