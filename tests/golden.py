@@ -2,6 +2,8 @@
 """golden.py BUILD - the programs in BUILD against recorded numbers of the published trainers, PyTorch and Pillow, which
 lie in $FVGPT_SHARED or ../shared and are not part of the project. Needs the standard library only."""
 import array, json, os, struct, subprocess, sys, tempfile, zlib
+sys.dont_write_bytecode = True
+import safetensors_file
 
 os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
 
@@ -21,16 +23,10 @@ def check(ok, what):
 
 def load(path):
     """safetensors -> {name: list of numbers}, metadata"""
-    data = open(path, "rb").read()
-    n = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + n])
-    meta = header.pop("__metadata__", {})
-    out = {}
-    for name, t in header.items():
-        if t["dtype"] in ("F32", "I32"):
-            a, b = t["data_offsets"]
-            out[name] = array.array("f" if t["dtype"] == "F32" else "i", data[8 + n + a:8 + n + b])
-    return out, meta
+    tensors, meta = safetensors_file.read(path)
+    kinds = {"F32": "f", "I32": "i"}
+    return {name: array.array(kinds[dtype], numbers)
+            for name, (dtype, _, numbers) in tensors.items() if dtype in kinds}, meta
 
 
 def run(*args, **kw):

@@ -3,7 +3,9 @@
 trainers: the loss of the first step, and its gradient for every parameter.  Ours are compared with the same recordings
 by golden.py, so both sides of the benchmark do the same work.  Needs torch (Debian: python3-torch); the recordings
 lie in $FVGPT_SHARED or ../shared and are not part of the project."""
-import json, os, struct, subprocess, sys
+import json, os, subprocess, sys
+sys.dont_write_bytecode = True
+import safetensors_file
 
 try:
     import torch
@@ -14,7 +16,6 @@ except ImportError:
 build = sys.argv[1]
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 shared = os.environ.get("FVGPT_SHARED", "../shared")
-sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(root, "tools"))
 import bench_peers as peers
 
@@ -42,13 +43,10 @@ def check(ok, what):
 
 def load(path):
     """safetensors -> {name: tensor}, metadata"""
-    data = open(path, "rb").read()
-    n = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + n])
-    meta = header.pop("__metadata__", {})
+    tensors, meta = safetensors_file.read(path)
     kinds = {"F16": torch.float16, "F32": torch.float32, "I32": torch.int32}
-    return {name: torch.frombuffer(bytearray(data[8 + n + t["data_offsets"][0]:8 + n + t["data_offsets"][1]]),
-                                   dtype=kinds[t["dtype"]]).reshape(t["shape"]) for name, t in header.items()}, meta
+    return {name: torch.frombuffer(bytearray(numbers), dtype=kinds[dtype]).reshape(shape)
+            for name, (dtype, shape, numbers) in tensors.items()}, meta
 
 
 def fill(tower, kind, projection, names, weights):

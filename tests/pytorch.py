@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """pytorch.py BUILD - files that PyTorch writes, read by fvg_weights_open_any and by the programs in BUILD.  The
 numbers must come out bit for bit.  Needs torch (Debian: python3-torch) and a C compiler."""
-import json, os, shutil, struct, subprocess, sys, tempfile, warnings
+import os, shutil, subprocess, sys, tempfile, warnings
+sys.dont_write_bytecode = True
+import safetensors_file
 
 os.environ["FVGPT_CACHE"] = "none"                         # what is tested is computed
 
@@ -57,11 +59,7 @@ def check(ok, what):
 
 def safetensors(path):
     """{name: (dtype, shape, bytes)}"""
-    data = open(path, "rb").read()
-    n = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + n])
-    return {k: (t["dtype"], t["shape"], data[8 + n + t["data_offsets"][0]:8 + n + t["data_offsets"][1]])
-            for k, t in header.items() if k != "__metadata__"}
+    return safetensors_file.read(path)[0]
 
 
 kinds = {torch.float32: ("F32", torch.int32), torch.float16: ("F16", torch.int16),
