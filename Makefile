@@ -2,7 +2,7 @@
 CC     ?= cc
 CFLAGS ?= -O2
 WARN    = -std=c99 -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-STB    := $(shell for h in stb/stb_image.h stb_image.h; do echo "\#include <$$h>" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
+STB    := $(shell for h in stb/stb_image.h stb_image.h; do printf '\043include <%s>\n' "$$h" | $(CC) -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done)
 BUILD   = build
 HEADERS = fvgpt.h fvgpt_clip.h
 FVGPT_OBJECTS = $(patsubst tools/%.c,$(BUILD)/tools/%.o,$(wildcard tools/fvgpt*.c))
