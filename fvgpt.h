@@ -1338,7 +1338,9 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
 /* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
    settings, files, checks.  What stands between the marks SELDOM_RUN is therefore compiled at -O1;
-   the kernels, the tape, pictures and whatever else goes over many numbers stand outside.
+   the kernels, the tape, pictures and whatever else goes over many numbers stand outside.  So do
+   the tiles of products, but on x86-64, whose processors put instructions in order themselves,
+   their loops are as fast at -O1, and there are a hundred of them: the marks TILES.
 
    Under -Os gcc still has passes which copy code (the end of a function to each call in its last
    line, a condition to each place that it follows from) or prepare loops, registers and pointers
@@ -1368,6 +1370,14 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__APART
 #define FVG__SELDOM_RUN_BEGIN FVG__PRAGMA("GCC push_options") FVG__PRAGMA("GCC optimize(\"O1\")")
 #define FVG__SELDOM_RUN_END   FVG__PRAGMA("GCC pop_options")
+#endif
+
+#ifdef FVG__X86_SIMD
+#define FVG__TILES_BEGIN FVG__SELDOM_RUN_BEGIN
+#define FVG__TILES_END   FVG__SELDOM_RUN_END
+#else
+#define FVG__TILES_BEGIN
+#define FVG__TILES_END
 #endif
 
 FVG__SMALL_BEGIN
@@ -6833,10 +6843,6 @@ static int fvg__min(int a, int b) { return a < b ? a : b; }
 /* The widest tile of all levels, in columns. */
 #define FVG__PANEL_COLS 32
 
-/* The distance in floats from one k to the next in a copied tile of A: its number of rows, rounded
-   up so that the rows can be written four at a time. */
-#define FVG__TILED_STEP(tile_rows) (((tile_rows) + 3) / 4 * 4)
-
 /* One tile of a product.  For r < rows and j < cols:
 
      out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + bias[j] + from[r ld_from + j]
@@ -7164,11 +7170,6 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
   return FVG__NAME(select_negative)(x, tail, FVG__SUB(one, tail));
 }
 
-/* The multiply-add of a tile with a number from memory.  AVX-512 has its own, see there. */
-#ifndef FVG__ADD_PRODUCT
-#define FVG__ADD_PRODUCT(sum, number, v) sum = FVG__FMA(FVG__SET1(number), v, sum)
-#endif
-
 /* M(r) for each row r of a full tile. */
 #if FVG__TILE_ROWS == 14
 #define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13)
@@ -7177,17 +7178,11 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
 #endif
 
 /* What sum_rows below does for row r, whose two sums are the variables s<r>0 and s<r>1: declare
-   them, add a times the panel's row b0, b1 to them, and store them.  STEP_BY_REGISTER loads `a`
-   into a register first. */
+   them, add a times the panel's row b0, b1 to them, and store them. */
 #define FVG__SUMS(r) \
   FVG__V s##r##0 = FVG__SET1(0); \
   FVG__V s##r##1 = FVG__SET1(0);
 #define FVG__STEP(r, a) \
-  if (rows > r) { \
-    FVG__ADD_PRODUCT(s##r##0, a, b0); \
-    FVG__ADD_PRODUCT(s##r##1, a, b1); \
-  }
-#define FVG__STEP_BY_REGISTER(r, a) \
   if (rows > r) { \
     FVG__V number = FVG__SET1(a); \
     s##r##0 = FVG__FMA(number, b0, s##r##0); \
@@ -7199,18 +7194,21 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
     FVG__STORE(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
   }
 
+FVG__TILES_BEGIN
+
 /* sum[r][0..2 LANES-1] = sum_k a[r row + k step] panel[k]  for r < rows.
 
    `rows` is a constant for the compiler, which drops the steps of rows that are not there.  The
    sums are named variables because compilers would spill an array to memory.  From 4 rows on, two
    sums a row are enough to hide the latency of a multiply-add.  Every third row has a pointer, from
-   which the next two are addressed, so 14 rows need only five pointers, or one where `row` and
-   `step` are constants too. */
+   which the next two are addressed, so 14 rows need only five pointers.  Each number of A goes
+   through a register to its two multiply-adds: loading it twice would keep the load ports as busy
+   as the arithmetic, and then every line that comes from the second-level cache costs a clock. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows,
-                                                        const ptrdiff_t row,
-                                                        const ptrdiff_t step, float *sum) {
+                                                        float *sum) {
   FVG__EACH_ROW(FVG__SUMS)
 
+  const ptrdiff_t row = t->a_row, step = t->a_k;
   const float *panel = t->panel;
   const float *ahead = t->ahead;
   const float *a0 = t->a;
@@ -7231,10 +7229,10 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
     FVG__PREFETCH(ahead);
     ahead += ahead_step;
 
-    FVG__STEP_BY_REGISTER(0, a0[0])
-    FVG__STEP_BY_REGISTER(1, a0[row])
-    FVG__STEP_BY_REGISTER(2, a0[2 * row])
-    FVG__STEP_BY_REGISTER(3, a3[0])
+    FVG__STEP(0, a0[0])
+    FVG__STEP(1, a0[row])
+    FVG__STEP(2, a0[2 * row])
+    FVG__STEP(3, a3[0])
     FVG__STEP(4, a3[row])
     FVG__STEP(5, a3[2 * row])
     a0 += step;
@@ -7258,19 +7256,6 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
   FVG__EACH_ROW(FVG__KEEP)
 }
 
-/* The strides of copied tiles are constants, which saves sum_rows all pointers but one.  Tiles of a
-   few rows have few pointers anyway, and under -Os one body for all strides is smaller. */
-FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_tile)(const fvg__tile *t, const int rows,
-                                                        float *sum) {
-#if FVG__TILE_ROWS == 14 && !defined(__OPTIMIZE_SIZE__)
-  if (rows > 6 && t->a_row == 1 && t->a_k == FVG__TILED_STEP(14)) {
-    FVG__NAME(sum_rows)(t, rows, 1, FVG__TILED_STEP(14), sum);
-    return;
-  }
-#endif
-  FVG__NAME(sum_rows)(t, rows, t->a_row, t->a_k, sum);
-}
-
 #ifdef __OPTIMIZE_SIZE__
 /* Small code: rows that do not fill a tile are taken by fours and ones, which is three bodies
    instead of one for each number of rows. */
@@ -7279,9 +7264,9 @@ FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum) 
   int n = 0;
 
   for (int left = t->rows; left > 0; left -= n) {
-    if (left == FVG__TILE_ROWS) FVG__NAME(sum_tile)(&part, n = FVG__TILE_ROWS, sum);
-    else if (left >= 4) FVG__NAME(sum_tile)(&part, n = 4, sum);
-    else FVG__NAME(sum_tile)(&part, n = 1, sum);
+    if (left == FVG__TILE_ROWS) FVG__NAME(sum_rows)(&part, n = FVG__TILE_ROWS, sum);
+    else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum);
+    else FVG__NAME(sum_rows)(&part, n = 1, sum);
     part.a += n * part.a_row;
     sum += 2 * n * FVG__LANES;
   }
@@ -7302,7 +7287,7 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   FVG__NAME(sum_in_parts)(t, sum);
 #else
   /* There is a copy of sum_rows for each number of rows. */
-#define FVG__CASE(r) case r + 1: FVG__NAME(sum_tile)(t, r + 1, sum); break;
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum); break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
@@ -7321,6 +7306,8 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
       FVG__STORE_N(t->out + r * t->ld_out + j, lanes, v);
     }
 }
+
+FVG__TILES_END
 
 /* Whole vectors come first, the numbers that are left after them: in the maximum, the sum and the
    division alike. */
@@ -7572,11 +7559,9 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__FMA
 #undef FVG__MIN
 #undef FVG__MAX
-#undef FVG__ADD_PRODUCT
 #undef FVG__EACH_ROW
 #undef FVG__SUMS
 #undef FVG__STEP
-#undef FVG__STEP_BY_REGISTER
 #undef FVG__KEEP
 #endif /* FVG__STAMP_BODY */
 
@@ -7715,14 +7700,6 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #define FVG__FMA           _mm512_fmadd_ps
 #define FVG__MIN           _mm512_min_ps
 #define FVG__MAX           _mm512_max_ps
-
-/* The multiply-add can broadcast a number from memory by itself.  Compilers load the number apart,
-   because it is used twice, which makes the tile half as many instructions longer; that counts
-   where two threads share a core.  So ten rows broadcast, and four go through a register: with
-   26 loads for 28 multiply-adds at each k, the two load ports and the two arithmetic ports of a
-   core are equally busy. */
-#define FVG__ADD_PRODUCT(sum, number, v) \
-  __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(v), "m"(number))
 
 FVG__TARGET FVG__ALWAYS_INLINE __mmask16 fvg__first_lanes_avx512(int n) {
   return (__mmask16)((1 << n) - 1);
@@ -7899,10 +7876,10 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
              are put into panels once, when they are loaded (fvg_tensor_pack).  Any other B is
              copied, 256 rows at a time, into a panel when its turn comes; half precision is
              widened then.
-     rows    A is copied into tiles of [k][16], 14 rows and 2 gaps, so one pointer reaches the 14
-             numbers of a k.  Tiles of 6 rows have enough pointers and read A where it lies, unless
-             its rows are a multiple of 4096 bytes apart: such rows would evict each other from the
-             cache.
+     rows    A is read where it lies, unless its rows would evict each other from the cache: they
+             do when they are a multiple of 4096 bytes apart, and 14 of them at 2048 already.  Such
+             rows are copied into tiles first, of [k][16] with 14 rows and 2 gaps, and so is an A
+             that is read down its columns, where every k would be on another page of memory.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while all panels pass by,
              once per block.  The next panel is prefetched meanwhile, at most a cache line at each
              k, so that it has arrived when it is needed (half of it, if the block is a single
@@ -7979,16 +7956,22 @@ typedef struct fvg__gemm_job {
 
 static int fvg__ceil_div(int n, int size) { return (n + size - 1) / size; }
 
+/* The distance in floats from one k to the next in a copied tile of A: its number of rows, rounded
+   up so that the rows can be written four at a time. */
 static int fvg__tiled_step(const fvg__kernels *kernels) {
-  return FVG__TILED_STEP(kernels->tile_rows);
+  return fvg__ceil_div(kernels->tile_rows, 4) * 4;
 }
 
-/* Copying A into tiles pays if B is at least 4 tiles wide and if A has more rows in a tile than
-   there are pointers, or rows that collide in the cache (a multiple of 4096 bytes apart). */
-static int fvg__worth_tiling(const fvg__kernels *kernels, int n, ptrdiff_t row) {
-  int many_rows = kernels->tile_rows > 6;
-  int colliding = (row * (ptrdiff_t)sizeof(float)) % 4096 == 0;
-  return n >= 4 * kernels->tile_cols && (many_rows || colliding);
+/* Copying A into tiles pays if B is at least 4 tiles wide, and if A is read down its columns for
+   many rows, or its rows collide in the cache. */
+static int fvg__worth_tiling(const fvg__product *p) {
+  int many_rows = p->kernels->tile_rows > 6;
+  int down_columns = p->a.col != 1;
+  ptrdiff_t stride = down_columns ? p->a.col : p->a.row;
+  ptrdiff_t bytes = stride * (ptrdiff_t)sizeof(float);
+  int colliding = bytes % (many_rows ? 2048 : 4096) == 0;
+
+  return p->n >= 4 * p->kernels->tile_cols && (colliding || (down_columns && many_rows));
 }
 
 /* The size of fvg__product.tiled_a in floats. */
@@ -8685,6 +8668,8 @@ FVG__TARGET FVG__ALWAYS_INLINE FVG__F FVG__NAME(scaled)(const fvg__narrow_tile *
     FVG__STORE_SUMS(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
   }
 
+FVG__TILES_BEGIN
+
 /* The sums of the first `rows` rows, a constant for the compiler.  Every third row has a pointer,
    from which the next two are addressed. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__narrow_tile *t, const int rows,
@@ -8775,6 +8760,8 @@ FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
       FVG__STORE_N(t->out + r * t->ld_out + j, lanes, y);
     }
 }
+
+FVG__TILES_END
 
 static const fvg__narrow FVG__NAME(format) = {
   FVG__TYPE, FVG__TILE_ROWS, FVG__LANES, FVG__STEP, FVG__GROUP,
@@ -10652,8 +10639,7 @@ static void fvg__multiply(fvg_tape *t, fvg__product *p) {
     return;
   }
 
-  ptrdiff_t a_stride = p->a.col == 1 ? p->a.row : p->a.col;
-  if (fvg__worth_tiling(p->kernels, p->n, a_stride)) {
+  if (fvg__worth_tiling(p)) {
     p->tiled_a = fvg__tape_floats(t, fvg__tiled_floats(p->kernels, p->m, p->k));
     if (!p->tiled_a) return;
   }
