@@ -6,8 +6,7 @@
 set -e
 build=${3:-build}
 mkdir -p "$build"
-stb=$(for h in stb/stb_image.h stb_image.h; do
-  echo "#include <$h>" | ${CC:-cc} -E - >/dev/null 2>&1 && echo -DFVGPT_STB_IMAGE && break; done || true)
+stb=$(make -s stb)
 ${CC:-cc} -std=c99 -O2 tools/world.c -o "$build/world" -lm
 ${CC:-cc} -std=c99 -O2 $stb tests/same_bits.c -o "$build/same_bits" -lm -lpthread
 rm -rf "$build/same_bits_data"
