@@ -421,7 +421,7 @@ typedef enum fvg_dtype {
   FVG_F32_PANELS,                    /* a matrix of floats in the order that kernels read them   */
   FVG_I8,                            /* integers of files with eight-bit weights                 */
   FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
-  FVG_BF16_PANELS,                   /* BF16 in the order in which the CPU multiplies it         */
+  FVG_BF16_PANELS,                   /* BF16 in the order in which it is multiplied or widened   */
   FVG_Q8_IMAGES                      /* of no tensor: a model whose image tower is FVG_Q8 and whose
                                         text tower FVG_F32 (fvg_clip_load)                       */
 } fvg_dtype;
@@ -473,8 +473,9 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);
    the w of fvg_linear they are multiplied as integers, by x rounded to eight bits row by row, with
    the same bits at every SIMD level.  Where a gradient goes through x, they are widened instead.
 
-   BF16 in rows becomes BF16_PANELS through fvg_tensor_pack where the CPU multiplies bfloat16
-   (AVX512_BF16), and stays as it is elsewhere.
+   BF16 in rows becomes BF16_PANELS through fvg_tensor_pack, and there is no way back.  A CPU that
+   is fast at products of bfloat16 multiplies it by x rounded to bfloat16; others widen it to F32
+   while they read it.
 
    FVG_E_ARG and FVG_E_NOMEM as of fvg_tensor_pack; FVG_E_NUMERIC for a number that is not finite;
    FVG_E_UNSUPPORTED for rows of more than 65536 numbers.  x is then unchanged. */
@@ -1313,8 +1314,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #pragma GCC diagnostic pop
 #endif
 
-/* Instructions that not every compiler of today knows.  Under -Os bfloat16 is widened as it is on
-   CPUs without its products. */
+/* Instructions that not every compiler of today knows.  Under -Os bfloat16 is always widened. */
 #if __GNUC__ >= 11 || (defined(__clang__) && __clang_major__ >= 12)
 #define FVG__HAS_AVX_VNNI
 #ifndef __OPTIMIZE_SIZE__
@@ -1347,9 +1347,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 
    Under -Os gcc still has passes which copy code (the end of a function to each call in its last
    line, a condition to each place that it follows from) or prepare loops, registers and pointers
-   for speed.  Without them what stands between the marks SMALL gets 3 % smaller.  gcc also copies
-   small functions into their callers where it takes a call to be longer; where it is mistaken, the
-   mark APART forbids that. */
+   for speed.  Without them what stands between the marks SMALL gets 3 % smaller.  Only the tiles
+   keep the pass that takes out of a loop what does not change in it.  gcc also copies small
+   functions into their callers where it takes a call to be longer; where it is mistaken, the mark
+   APART forbids that. */
 #if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
 #define FVG__PRAGMA(x)
 #else
@@ -1362,7 +1363,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
   FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-dominator-opts,no-tree-tail-merge,no-caller-saves\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
-  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations\")")
+  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations,no-tree-loop-im\")")
 #define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
 #define FVG__APART __attribute__((noinline))
 #define FVG__SELDOM_RUN_BEGIN
@@ -1375,7 +1376,11 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SELDOM_RUN_END   FVG__PRAGMA("GCC pop_options")
 #endif
 
-#ifdef FVG__X86_SIMD
+#ifdef __OPTIMIZE_SIZE__
+#define FVG__TILES_BEGIN \
+  FVG__PRAGMA("GCC push_options") FVG__PRAGMA("GCC optimize(\"tree-loop-im\")")
+#define FVG__TILES_END   FVG__PRAGMA("GCC pop_options")
+#elif defined(FVG__X86_SIMD)
 #define FVG__TILES_BEGIN FVG__SELDOM_RUN_BEGIN
 #define FVG__TILES_END   FVG__SELDOM_RUN_END
 #else
@@ -1472,8 +1477,7 @@ struct fvg_ctx {
   fvg_desc desc;
   fvg__free_block *arena_free;       /* the arena's free blocks                                  */
   const fvg__kernels *kernels;
-  const fvg__narrow *q8, *bf16;      /* of eight-bit and bfloat16 weights (chapter 8); bf16 NULL:
-                                        the CPU has no instruction for it                        */
+  const fvg__narrow *q8, *bf16;      /* how eight-bit and bfloat16 weights are kept (chapter 8)  */
   fvg__pool *pool;                   /* NULL: no threads of its own                              */
   int in_jobs;                       /* 1: fvg_parallel is running jobs on several threads       */
   size_t used, peak;                 /* bytes now, and at most so far                            */
@@ -2504,7 +2508,7 @@ static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
 
 /* Chapter 8: the kernels of eight-bit and of bfloat16 weights at a level. */
 static const fvg__narrow *fvg__choose_q8(int level);
-static const fvg__narrow *fvg__choose_bf16(int level);
+static const fvg__narrow *fvg__choose_bf16(const fvg__kernels *kernels);
 
 /* Places the context at the start of its arena and makes the rest of it one free block;
    NULL if it is too small. */
@@ -2559,7 +2563,7 @@ FVG_DEF fvg_status fvg_init(fvg_ctx **out, const fvg_desc *desc) {
   c->desc = d;
   c->kernels = fvg__choose_kernels(d.simd, &c->desc.simd);
   c->q8 = fvg__choose_q8(c->desc.simd);
-  c->bf16 = fvg__choose_bf16(c->desc.simd);
+  c->bf16 = fvg__choose_bf16(c->kernels);
 #ifdef FVGPT_PTHREADS
   if (!d.parallel && d.n_threads > 1) {
     fvg_status s = fvg__pool_new(c, d.n_threads);
@@ -6874,6 +6878,9 @@ struct fvg__kernels {
   void (*transpose)(int rows, int cols, const float *from, ptrdiff_t ld_from,
                     float *to, ptrdiff_t ld_to);
 
+  /* even[i] = pairs[i][0], odd[i] = pairs[i][1]: bfloat16 as floats; n is the width of a panel */
+  void (*widen_pairs)(int n, const uint16_t *pairs, float *even, float *odd);
+
   /* p = softmax(scale x); returns ln sum_i exp(scale x_i).  p may be x. */
   float (*softmax)(int n, const float *x, float scale, float *p);
 
@@ -6944,6 +6951,13 @@ static void fvg__transpose_scalar(int rows, int cols, const float *from, ptrdiff
   for (int i = 0; i < rows; i++)
     for (int j = 0; j < cols; j++)
       to[j * ld_to + i] = from[i * ld_from + j];
+}
+
+static void fvg__widen_pairs_scalar(int n, const uint16_t *pairs, float *even, float *odd) {
+  for (int i = 0; i < n; i++) {
+    even[i] = fvg_bfloat_to_float(pairs[2 * i]);
+    odd[i] = fvg_bfloat_to_float(pairs[2 * i + 1]);
+  }
 }
 
 static float fvg__softmax_scalar(int n, const float *x, float scale, float *p) {
@@ -7052,6 +7066,7 @@ static const fvg__kernels fvg__kernels_scalar = {
   4, FVG__SCALAR_COLS,
   fvg__gemm_tile_scalar,
   fvg__transpose_scalar,
+  fvg__widen_pairs_scalar,
   fvg__softmax_scalar,
   fvg__layer_norm_scalar,
   fvg__add_scalar,
@@ -7428,7 +7443,8 @@ FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
   return FVG__DIV(FVG__SET1(1.0f), FVG__ADD(FVG__SET1(1.0f), e));
 }
 
-/* Where TRANSPOSE and SHARED name them at another instruction set, these are not stamped again. */
+/* Where TRANSPOSE, WIDEN_PAIRS and SHARED name them at another instruction set, these are not
+   stamped again. */
 #ifndef FVG__TRANSPOSE
 #define FVG__TRANSPOSE FVG__NAME(transpose)
 /* Squares of 4 x 4 numbers are transposed in registers.  Where 4 does not divide a side, the last
@@ -7448,6 +7464,21 @@ FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *fr
         int j4 = fvg__min(j, cols - 4);
         fvg__transpose_4x4(from + i4 * ld_from + j4, ld_from, to + j4 * ld_to + i4, ld_to);
       }
+}
+#endif
+
+#ifndef FVG__WIDEN_PAIRS
+#define FVG__WIDEN_PAIRS FVG__NAME(widen_pairs)
+/* A bfloat16 is the upper half of a float.  The first of a pair is the lower half of a word of 32
+   bits, since all CPUs with these instructions are little-endian. */
+FVG__TARGET static void FVG__NAME(widen_pairs)(int n, const uint16_t *pairs, float *even,
+                                               float *odd) {
+  const float *words = (const float *)(const void *)pairs;
+  for (int i = 0; i < n; i += FVG__LANES) {
+    FVG__V word = FVG__LOAD(words + i);
+    FVG__STORE(even + i, FVG__LOWER_HALF(word));
+    FVG__STORE(odd + i, FVG__UPPER_HALF(word));
+  }
 }
 #endif
 
@@ -7527,6 +7558,7 @@ static const fvg__kernels FVG__NAME(kernels) = {
   FVG__TILE_ROWS, 2 * FVG__LANES,
   FVG__NAME(gemm_tile),
   FVG__TRANSPOSE,
+  FVG__WIDEN_PAIRS,
   FVG__NAME(softmax),
   FVG__NAME(layer_norm),
   FVG__SHARED(add),
@@ -7548,6 +7580,7 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__NAME
 #undef FVG__SHARED
 #undef FVG__TRANSPOSE
+#undef FVG__WIDEN_PAIRS
 #undef FVG__TILE_ROWS
 #undef FVG__V
 #undef FVG__LANES
@@ -7563,6 +7596,8 @@ static const fvg__gradient_kernels FVG__NAME(gradient_kernels) = {
 #undef FVG__FMA
 #undef FVG__MIN
 #undef FVG__MAX
+#undef FVG__LOWER_HALF
+#undef FVG__UPPER_HALF
 #undef FVG__EACH_ROW
 #undef FVG__SUMS
 #undef FVG__STEP
@@ -7626,6 +7661,8 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
 #define FVG__FMA(a, b, c)  _mm_add_ps(_mm_mul_ps(a, b), c)
 #define FVG__MIN           _mm_min_ps
 #define FVG__MAX           _mm_max_ps
+#define FVG__LOWER_HALF(v) _mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(v), 16))
+#define FVG__UPPER_HALF(v) _mm_and_ps(v, _mm_castsi128_ps(_mm_set1_epi32(-65536)))
 
 FVG__ALWAYS_INLINE __m128 fvg__pow2_sse2(__m128 n) {
   __m128i exponent = _mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127));
@@ -7645,6 +7682,7 @@ FVG__ALWAYS_INLINE __m128 fvg__select_negative_sse2(__m128 x, __m128 if_negative
 #define FVG__NAME(x)       fvg__##x##_avx2
 #ifdef __OPTIMIZE_SIZE__
 #define FVG__TRANSPOSE     fvg__transpose_sse2
+#define FVG__WIDEN_PAIRS   fvg__widen_pairs_sse2
 #endif
 #define FVG__TILE_ROWS     6
 #define FVG__V             __m256
@@ -7659,6 +7697,8 @@ FVG__ALWAYS_INLINE __m128 fvg__select_negative_sse2(__m128 x, __m128 if_negative
 #define FVG__FMA           _mm256_fmadd_ps
 #define FVG__MIN           _mm256_min_ps
 #define FVG__MAX           _mm256_max_ps
+#define FVG__LOWER_HALF(v) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16))
+#define FVG__UPPER_HALF(v) _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)))
 
 FVG__TARGET FVG__ALWAYS_INLINE __m256i fvg__first_lanes_avx2(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -7690,6 +7730,7 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #ifdef __OPTIMIZE_SIZE__
 #define FVG__SHARED(x)     fvg__##x##_avx2  /* the same bits */
 #define FVG__TRANSPOSE     fvg__transpose_sse2
+#define FVG__WIDEN_PAIRS   fvg__widen_pairs_sse2
 #endif
 #define FVG__TILE_ROWS     14
 #define FVG__V             __m512
@@ -7704,6 +7745,9 @@ FVG__TARGET FVG__ALWAYS_INLINE __m256 fvg__select_negative_avx2(__m256 x, __m256
 #define FVG__FMA           _mm512_fmadd_ps
 #define FVG__MIN           _mm512_min_ps
 #define FVG__MAX           _mm512_max_ps
+#define FVG__LOWER_HALF(v) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16))
+#define FVG__UPPER_HALF(v) \
+  _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(-65536)))
 
 FVG__TARGET FVG__ALWAYS_INLINE __mmask16 fvg__first_lanes_avx512(int n) {
   return (__mmask16)((1 << n) - 1);
@@ -7764,6 +7808,9 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
 #define FVG__FMA(a, b, c)  vfmaq_f32(c, a, b)
 #define FVG__MIN           vminq_f32
 #define FVG__MAX           vmaxq_f32
+#define FVG__LOWER_HALF(v) vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(v), 16))
+#define FVG__UPPER_HALF(v) \
+  vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xFFFF0000u)))
 
 FVG__ALWAYS_INLINE float32x4_t fvg__pow2_neon(float32x4_t n) {
   int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
@@ -7813,6 +7860,8 @@ FVG__ALWAYS_INLINE void fvg__transpose_4x4(const float *from, ptrdiff_t ld_from,
 #define FVG__FMA(a, b, c)  wasm_f32x4_add(wasm_f32x4_mul(a, b), c)
 #define FVG__MIN           wasm_f32x4_min
 #define FVG__MAX           wasm_f32x4_max
+#define FVG__LOWER_HALF(v) wasm_i32x4_shl(v, 16)
+#define FVG__UPPER_HALF(v) wasm_v128_and(v, wasm_i32x4_splat(-65536))
 
 FVG__ALWAYS_INLINE v128_t fvg__pow2_wasm(v128_t n) {
   v128_t exponent = wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127));
@@ -7878,8 +7927,8 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
 
      panel   B is laid out as [k][2 vectors], so the tile reads it as one stream.  Frozen weights
              are put into panels once, when they are loaded (fvg_tensor_pack).  Any other B is
-             copied, 256 rows at a time, into a panel when its turn comes; half precision is
-             widened then.
+             copied, 256 rows at a time, into a panel when its turn comes; weights in fewer
+             bits are widened then.
      rows    A is read where it lies, unless its rows would evict each other from the cache: they
              do when they are a multiple of 4096 bytes apart, and 14 of them at 2048 already.  Such
              rows are copied into tiles first, of [k][16] with 14 rows and 2 gaps.  So is an A that
@@ -8039,23 +8088,6 @@ static void fvg__prefetch(const float *p, int n) {
 #endif
 }
 
-/* Half precision, widened: panel[k][j] = b[k][j]. */
-static void fvg__copy_half_panel(const fvg__operand *b, const uint16_t *half, int depth, int cols,
-                                 float *panel, int width) {
-  int is_f16 = b->type == FVG_F16;
-
-  for (int j = 0; j < cols; j++)
-    for (int k = 0; k < depth; k++) {
-      uint16_t x = half[k * b->row + j * b->col];
-      panel[k * width + j] = is_f16 ? fvg_half_to_float(x) : fvg_bfloat_to_float(x);
-    }
-}
-
-/* The same for narrow weights (chapter 8). */
-static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
-                                   float *panel, int width);
-static int fvg__is_narrow(fvg_dtype type);
-
 /* Where the copy that will be needed next begins: so many rows and columns of B further than this
    one.  Two zeros: nothing is known. */
 typedef struct fvg__next_copy {
@@ -8077,6 +8109,12 @@ static fvg__next_copy fvg__find_next_copy(const fvg__product *p, int k0, int j0)
   return next;
 }
 
+/* Chapter 8: the same copy of weights that are not F32, and where weights lie that are read in the
+   order of memory; NULL for others. */
+static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
+                              int j0, int cols, float *panel, fvg__next_copy next);
+static const float *fvg__read_in_order(const fvg__operand *b, int k, int j);
+
 /* panel[k][j] = B[k0 + k][j0 + j]  for k < depth, j < cols; columns that are missing become 0.
    The next copy is prefetched where B lies in panels. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
@@ -8097,10 +8135,8 @@ static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, 
       const float *next_square = square + next.k * b->row + next.j * width;
       if (next_square != square) fvg__prefetch(next_square, cols * width);
     }
-  } else if (fvg__is_narrow(b->type)) {
-    fvg__copy_narrow_panel(b, k0, depth, j0, cols, panel, width);
   } else if (b->type != FVG_F32) {
-    fvg__copy_half_panel(b, (const uint16_t *)b->data + at, depth, cols, panel, width);
+    fvg__copy_widened(kernels, b, k0, depth, j0, cols, panel, next);
   } else if (b->col == 1) {
     const float *from = (const float *)b->data + at;
     for (int k = 0; k < depth; k++)
@@ -8228,7 +8264,8 @@ static void fvg__gemm_run(void *arg, int index) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
     fvg__next_copy next = fvg__find_next_copy(p, k0, j0);
     fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next);
-    fvg__block_times_panel(g, block, k0, depth, j0, copy, NULL);
+    const float *ahead = fvg__read_in_order(&p->b, k0 + depth, j0);
+    fvg__block_times_panel(g, block, k0, depth, j0, copy, ahead);
   }
 }
 
@@ -8358,7 +8395,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
 }
 
 /*==================================================================================================
- * CHAPTER 8  EIGHT-BIT WEIGHTS: integers in place of floats, and bfloat16 by its own instruction
+ * CHAPTER 8  EIGHT-BIT WEIGHTS: integers in place of floats, and bfloat16 in half their memory
  *==================================================================================================
    Chapter 7 keeps the multiply-adds busy, so what is left is to make them smaller.  Frozen weights
    can be integers of eight bits: a quarter of the memory, and up to four products for one.
@@ -8409,8 +8446,11 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
                                             would take 4, but its 16 bits saturate.)
      vdpbf16ps     AVX-512 BF16             2 products of bfloat16, summed in F32, denormals as 0
 
-   The last is how FVG_BF16 is multiplied where the CPU can do it; x is rounded to bfloat16, and no
-   equality of bits is promised.  Elsewhere bfloat16 is widened to F32 as in chapter 7.
+   The last is how FVG_BF16 is multiplied where the CPU is fast at it; x is rounded to bfloat16, and
+   no equality of bits is promised.  Elsewhere a panel, which has the same order, is widened to F32
+   when its turn comes, 256 rows at a time, and multiplied as in chapter 7.  A word of 32 bits holds
+   two bfloat16 of a column, and each needs one instruction to become a float.  This takes 5 to 15 %
+   more time than F32 in panels, for half of their memory.
 
    A panel has two vectors of columns.  Within a step the numbers of a column lie together, as wide
    as `group`:
@@ -9195,14 +9235,32 @@ static const fvg__narrow *fvg__choose_q8(int level) {
   }
 }
 
-/* Those of bfloat16; NULL: it is widened to F32. */
-static const fvg__narrow *fvg__choose_bf16(int level) {
 #ifdef FVG__HAS_AVX512_BF16
-  int has_bytes = level == FVG_SIMD_AVX512 && fvg__has_feature(0, 1, 30);
-  if (has_bytes && fvg__has_feature(1, 0, 5)) return &fvg__bf16_format_avx512;
+/* Does the CPU multiply bfloat16 faster than floats?  AMD's do, from Zen 4 on.  Intel's from
+   Sapphire Rapids on, which half precision tells from those before, take four times as long for a
+   vdpbf16ps as for a multiply-add of floats (measured on Emerald Rapids): their matrix unit, AMX,
+   is meant to do it. */
+static int fvg__multiplies_bf16(int level) {
+  int has_bytes = fvg__has_feature(0, 1, 30);
+  int has_products = fvg__has_feature(1, 0, 5);
+  int is_slow = __builtin_cpu_is("intel") && fvg__has_feature(0, 3, 23);
+  return level == FVG_SIMD_AVX512 && has_bytes && has_products && !is_slow;
+}
 #endif
-  (void)level;
-  return NULL;
+
+/* Panels of pairs for the CPUs that do not.  They have no arithmetic of their own, and are widened
+   to the panels of the level, which are 8, 16 or 32 columns wide. */
+static const fvg__narrow fvg__bf16_widened[3] = {
+  {FVG_BF16_PANELS, 0, 4, 2, 2, 2, 0, NULL, NULL},
+  {FVG_BF16_PANELS, 0, 8, 2, 2, 2, 0, NULL, NULL},
+  {FVG_BF16_PANELS, 0, 16, 2, 2, 2, 0, NULL, NULL}
+};
+
+static const fvg__narrow *fvg__choose_bf16(const fvg__kernels *kernels) {
+#ifdef FVG__HAS_AVX512_BF16
+  if (fvg__multiplies_bf16(kernels->level)) return &fvg__bf16_format_avx512;
+#endif
+  return &fvg__bf16_widened[kernels->tile_cols / 16];
 }
 
 /* ---- the product ---- */
@@ -9460,20 +9518,88 @@ static void fvg__narrow_widen(const fvg__narrow_matrix *w, int j, int k0, int n,
       to[(i + part) * ld] = fvg__narrow_value(w, at + (size_t)r.within[part], scale);
 }
 
-/* Chapter 7's copy of a panel, from weights that are read along their rows or, in backward, as they
-   lie.  Of a matrix with one column, strides do not tell which. */
-static void fvg__copy_narrow_panel(const fvg__operand *b, int k0, int depth, int j0, int cols,
-                                   float *panel, int width) {
-  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)b->data;
-  int forward = b->row == 1;
-  if (w->k == 1) forward = k0 == 0 && depth == 1;
+/* to[i ld] = number k0 + i of row j of weights that are not F32, for i < n.  4 divides k0. */
+static void fvg__widen_row(const fvg__operand *w, int j, int k0, int n, float *to,
+                           ptrdiff_t ld) {
+  if (fvg__is_narrow(w->type)) {
+    fvg__narrow_widen((const fvg__narrow_matrix *)w->data, j, k0, n, to, ld);
+    return;
+  }
 
-  if (!FVG__TRAINS || forward)
+  /* One stride is 1, the other the length of a row. */
+  const uint16_t *half = (const uint16_t *)w->data + j * (w->row > w->col ? w->row : w->col) + k0;
+  for (int i = 0; i < n; i++)
+    to[i * ld] = fvg__load_float((const uint8_t *)(half + i), w->type);
+}
+
+/* The pairs of bfloat16 of the panel that begins with row j, from number k of each row on. */
+static const uint16_t *fvg__pairs_at(const fvg__operand *b, int j, int k) {
+  const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)b->data;
+  const uint16_t *pairs = (const uint16_t *)(const void *)w->panels;
+  int row = 2 * fvg__narrow_steps(w->format, w->k);
+  return pairs + fvg__row(j, row) + fvg__row(k / 2, 2 * fvg__narrow_cols(w->format));
+}
+
+/* to[i][r] = number k + i of row j + r, for i < n and all rows of the panel that begins with j.  If
+   n is odd, one more row of `to` is written. */
+static void fvg__widen_pairs(const fvg__kernels *kernels, const fvg__operand *b, int j, int k,
+                             int n, float *to) {
+  const uint16_t *pairs = fvg__pairs_at(b, j, k);
+  int width = kernels->tile_cols;
+
+  for (int i = 0; i < n; i += 2) {
+    kernels->widen_pairs(width, pairs, to + i * width, to + (i + 1) * width);
+    pairs += 2 * width;
+  }
+}
+
+/* In backward, pairs are widened and transposed in squares. */
+static void fvg__transpose_pairs(const fvg__kernels *kernels, const fvg__operand *b, int k0,
+                                 int depth, int j0, int cols, float *panel, fvg__next_copy next) {
+  float square[FVG__PANEL_COLS * FVG__PANEL_COLS];
+  int width = kernels->tile_cols;
+
+  for (int k = 0; k < depth; k += width) {
+    fvg__widen_pairs(kernels, b, k0 + k, j0, cols, square);
+    kernels->transpose(cols, fvg__min(width, depth - k), square, width, panel + k * width, width);
+
+    if (next.k != 0 || next.j != 0) {
+      const uint16_t *pairs = fvg__pairs_at(b, k0 + k + next.k, j0 + next.j);
+      fvg__prefetch((const float *)(const void *)pairs, cols * width / 2);
+    }
+  }
+}
+
+/* Are weights that are not F32 read along their rows, as in forward?  Of a matrix with one column,
+   strides do not tell. */
+static int fvg__is_forward(const fvg__operand *b, int k0, int depth) {
+  if (!FVG__TRAINS) return 1;
+  if (b->row == 1 && b->col == 1) return k0 == 0 && depth == 1;
+  return b->row == 1;
+}
+
+/* Chapter 7's copy of a panel, from weights that are read along their rows or, in backward, as they
+   lie. */
+static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
+                              int j0, int cols, float *panel, fvg__next_copy next) {
+  int width = kernels->tile_cols;
+  int forward = fvg__is_forward(b, k0, depth);
+
+  if (b->type == FVG_BF16_PANELS && forward)
+    fvg__widen_pairs(kernels, b, j0, k0, depth, panel);
+  else if (b->type == FVG_BF16_PANELS)
+    fvg__transpose_pairs(kernels, b, k0, depth, j0, cols, panel, next);
+  else if (forward)
     for (int j = 0; j < cols; j++)
-      fvg__narrow_widen(w, j0 + j, k0, depth, panel + j, width);
+      fvg__widen_row(b, j0 + j, k0, depth, panel + j, width);
   else
     for (int k = 0; k < depth; k++)
-      fvg__narrow_widen(w, k0 + k, j0, cols, panel + k * width, 1);
+      fvg__widen_row(b, k0 + k, j0, cols, panel + k * width, 1);
+}
+
+static const float *fvg__read_in_order(const fvg__operand *b, int k, int j) {
+  if (b->type != FVG_BF16_PANELS || b->row != 1) return NULL;
+  return (const float *)(const void *)fvg__pairs_at(b, j, k);
 }
 
 /* Fails unless rows of k weights can be multiplied as integers: each sum must fit in 32 bits. */
@@ -9529,9 +9655,8 @@ static fvg_status fvg__widen_q8(fvg_ctx *c, fvg_tensor *x) {
   return FVG_OK;
 }
 
-/* Brings rows of bfloat16 into panels, where the CPU multiplies them; elsewhere they stay rows. */
+/* Brings rows of bfloat16 into panels. */
 static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
-  if (!c->bf16) return FVG_OK;
   fvg_status s = fvg__check_matrix(c, x, FVG_BF16, "pack");
   if (s) return s;
 
@@ -10623,6 +10748,11 @@ static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t 
   return x;
 }
 
+/* Has the CPU an arithmetic for these weights?  Bfloat16 may be widened instead (chapter 8). */
+static int fvg__has_words(const fvg_node *w) {
+  return fvg__is_narrow(w->type) && ((const fvg__narrow_matrix *)w->value)->format->tile;
+}
+
 /* Computes a product with narrow weights in their own arithmetic (chapter 8). */
 static void fvg__multiply_in_words(fvg_tape *t, const fvg__product *p, fvg_mark mark) {
   const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)p->b.data;
@@ -10712,7 +10842,7 @@ FVG_DEF fvg_node *fvg_linear_add(fvg_node *x, fvg_node *w, fvg_node *b, fvg_node
   fvg__product p = fvg__product_of(y->rows, y->cols, x->cols,
                                    fvg__matrix(fvg__values(x), x->cols, 1),
                                    fvg__operand_of(w, 1, w->cols));
-  p.in_words = fvg__is_narrow(w->type) && !x->needs_grad && !t->twice;
+  p.in_words = fvg__has_words(w) && !x->needs_grad && !t->twice;
   p.bias = b ? fvg__values(b) : NULL;
   p.from = r ? fvg__values(r) : NULL;
   p.out = fvg__values(y);
@@ -10992,14 +11122,9 @@ static void fvg__row_to_float(const fvg_node *x, int row, float *y) {
     memcpy(y, fvg__value_row(x, row), d * sizeof *y);
     return;
   }
-  if (fvg__is_narrow(x->type)) {
-    fvg__narrow_widen((const fvg__narrow_matrix *)x->value, row, 0, x->cols, y, 1);
-    return;
-  }
 
-  const uint16_t *half = (const uint16_t *)x->value + fvg__row(row, x->cols);
-  for (size_t k = 0; k < d; k++)
-    y[k] = x->type == FVG_F16 ? fvg_half_to_float(half[k]) : fvg_bfloat_to_float(half[k]);
+  fvg__operand w = fvg__operand_of(x, x->cols, 1);
+  fvg__widen_row(&w, row, 0, x->cols, y, 1);
 }
 
 static void fvg__gather_backward(fvg_node *y) {

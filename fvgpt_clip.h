@@ -95,10 +95,10 @@
       eight bits, a quarter of the memory and two to three times as fast; features then have a
       cosine of about 0.999 with those of F32.  FVG_Q8_IMAGES does so with the image tower alone,
       which suits prompts that are tuned: gradients go through the text tower in f32, so that eight
-      bits would save memory there and cost time.  FVG_BF16 halves the memory; it is faster where
-      the CPU multiplies bfloat16 (AVX512_BF16).  FVG_F16, and FVG_BF16 elsewhere, are slower than
-      f32, in whose arithmetic they are computed.  Gradients and what is trained are f32 in every
-      case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
+      bits would save memory there and cost time.  FVG_BF16 halves the memory; it is faster than
+      f32 on AMD's CPUs that multiply bfloat16 (AVX512_BF16), and 5 to 15 % slower elsewhere, where
+      it is computed in f32.  So is FVG_F16, which is much slower.  Gradients and what is trained
+      are f32 in every case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
@@ -7705,7 +7705,7 @@ static fvg_status fvg__load_pixels(fvg__clip_loader *l, const char *name, int ro
                                    fvg_tensor *out) {
   fvg_clip *m = l->m;
   const int is_q8 = fvg__kept_as_q8(l, name);
-  const int is_f32 = l->keep_as == FVG_BF16 && m->ctx->bf16;
+  const int is_f32 = l->keep_as == FVG_BF16 && m->ctx->bf16->tile;
   fvg_status s;
   if (is_q8) s = fvg__load_q8(l, name, 1, rows, cols, &out);
   else s = fvg__load(l, name, rows, cols, is_f32 ? FVG_F32 : l->keep_as, out);

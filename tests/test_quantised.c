@@ -1,6 +1,6 @@
 /* Chapter 8 of fvgpt.h: every kernel of eight-bit weights gives the bits of the one in plain C, with errors that theory
-   bounds; bfloat16 on its own instruction; gradients; models in eight bits and the files that hold them.  Run from the
-   repository root; writes under build/test-quantised. */
+   bounds; bfloat16 on its own instruction and widened; gradients; models in eight bits and the files that hold them.
+   Run from the repository root; writes under build/test-quantised. */
 #ifndef __EMSCRIPTEN__                          /* whose threads need a build of their own */
 #define FVGPT_PTHREADS
 #endif
@@ -45,16 +45,18 @@ static void fill(float *x, size_t n, double deviation) {
   for (size_t i = 0; i < n; i++) x[i] = (float)(deviation * fvg_rng_normal(&rng));
 }
 
-static fvg_tensor matrix(const float *x, int rows, int cols) {
+static fvg_tensor matrix_of(fvg_ctx *k, const float *x, int rows, int cols) {
   fvg_tensor t;
   memset(&t, 0, sizeof t);
   t.n_dim = 2;
   t.dim[0] = rows;
   t.dim[1] = cols;
-  t.data = fvg_alloc_array(c, fvg_tensor_count(&t), sizeof *x);
+  t.data = fvg_alloc_array(k, fvg_tensor_count(&t), sizeof *x);
   memcpy(t.data, x, fvg_tensor_count(&t) * sizeof *x);
   return t;
 }
+
+static fvg_tensor matrix(const float *x, int rows, int cols) { return matrix_of(c, x, rows, cols); }
 
 /* out [m, n] = A W^T, on the threads of k; rows of out are n + 3 apart. */
 static void multiply(fvg_ctx *k, const fvg_tensor *w, int m, const float *bias, const float *from, float *out) {
@@ -230,36 +232,95 @@ static void test_not_finite(void) {
   }
 }
 
-static void test_bfloat(void) {
-  enum { M = 29, N = 45, K = 301 };
-  fvg_tensor w = matrix(W, N, K);
-  uint16_t *rows = (uint16_t *)w.data;
-  double worst = 0;
-  if (!c->bf16) printf("bfloat16: this CPU has no instruction for it\n");
-  fill(A, M * K, 1);
-  for (int i = 0; i < N * K; i++) rows[i] = fvg_float_to_bfloat((float)fvg_rng_normal(&rng));
-  memcpy(W, rows, sizeof *rows * N * K);
+/* Rows of bfloat16, and the floats that they stand for in W. */
+static fvg_tensor bfloats(fvg_ctx *of, int n, int k) {
+  for (int i = 0; i < n * k; i++) W[i] = fvg_bfloat_to_float(fvg_float_to_bfloat((float)fvg_rng_normal(&rng)));
+  fvg_tensor w = matrix_of(of, W, n, k);
   w.type = FVG_BF16;
-  check(!fvg_tensor_pack(c, &w) && w.type == (c->bf16 ? FVG_BF16_PANELS : FVG_BF16), "bfloat16 in panels where it helps");
-  rows = (uint16_t *)(void *)W;
-  if (c->bf16) {
-    A[2 * K] = NAN;
-    multiply(NULL, &w, M, NULL, NULL, OUT);
-    for (int i = 0; i < M; i++)
-      for (int j = 0; j < N; j++) {
-        double y = 0, size = 0;
-        for (int k = 0; k < K; k++) {
-          double xy = (double)fvg_bfloat_to_float(fvg_float_to_bfloat(A[i * K + k])) *
-                      (double)fvg_bfloat_to_float(rows[j * K + k]);
-          y += xy;
-          size += fabs(xy);
-        }
-        if (i == 2) worst = isnan(OUT[i * (N + 3) + j]) ? worst : 1e9;
-        else worst = largest(worst, fabs((double)OUT[i * (N + 3) + j] - y) / size);
-      }
+  for (int i = 0; i < n * k; i++) ((uint16_t *)w.data)[i] = fvg_float_to_bfloat(W[i]);
+  return w;
+}
+
+/* The instruction for bfloat16, wherever there is one: also where it is slow and not taken. */
+static void test_bfloat(void) {
+#ifdef FVG__HAS_AVX512_BF16
+  enum { M = 29, N = 45, K = 301 };
+  int has_bytes = __builtin_cpu_supports("avx512f") && fvg__has_feature(0, 1, 30);
+  if (!has_bytes || !fvg__has_feature(1, 0, 5)) {
+    printf("bfloat16: this CPU has no instruction for it\n");
+    return;
   }
+  const fvg__narrow *usual = c->bf16;
+  fvg_tensor w = bfloats(c, N, K);
+  double worst = 0;
+  fill(A, M * K, 1);
+  A[2 * K] = NAN;
+  c->bf16 = &fvg__bf16_format_avx512;
+  check(!fvg_tensor_pack(c, &w) && w.type == FVG_BF16_PANELS, "bfloat16 in panels");
+  multiply(NULL, &w, M, NULL, NULL, OUT);
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < N; j++) {
+      double y = 0, size = 0;
+      for (int k = 0; k < K; k++) {
+        double xy = (double)fvg_bfloat_to_float(fvg_float_to_bfloat(A[i * K + k])) * (double)W[j * K + k];
+        y += xy;
+        size += fabs(xy);
+      }
+      if (i == 2) worst = isnan(OUT[i * (N + 3) + j]) ? worst : 1e9;
+      else worst = largest(worst, fabs((double)OUT[i * (N + 3) + j] - y) / size);
+    }
   check(worst < 301 * 6e-8, "bfloat16 of rounded numbers, summed in F32");
+  c->bf16 = usual;
   fvg_tensor_free(c, &w);
+#endif
+}
+
+/* Bfloat16 that is widened gives the bits of F32 in rows: y and dx of x [m,k] and w [n,k], and y without a gradient. */
+static int widened_is_right(fvg_ctx *of, int m, int n, int k) {
+  static float y[2][113 * 300];
+  const size_t x_bytes = sizeof *A * (size_t)(m * k), y_bytes = sizeof **y * (size_t)(m * n);
+  const int dim[2] = {m, k}, last = n - 1;
+  fvg_parameter x[2];
+  fvg_tensor w[2];
+  fvg_tape *t = fvg_tape_new(of);
+  fill(A, (size_t)(m * k), 1);
+  w[0] = bfloats(of, n, k);
+  w[1] = matrix_of(of, W, n, k);
+  int right = !fvg_tensor_pack(of, &w[0]) && w[0].type == FVG_BF16_PANELS;
+
+  for (int f = 0; f < 2; f++) {
+    need(!fvg_parameter_new(of, &x[f], "x", 2, dim), "a parameter");
+    memcpy(x[f].value.data, A, x_bytes);
+    fvg_node *out = fvg_linear(fvg_param(t, &x[f]), fvg_frozen(t, &w[f]), NULL);
+    memcpy(y[f], fvg_value(out), y_bytes);
+    need(!fvg_backward(fvg_sum(fvg_mul(out, out))), "backward");
+    fvg_tape_clear(t);
+  }
+  right &= !memcmp(y[0], y[1], y_bytes) && !memcmp(x[0].grad, x[1].grad, x_bytes);
+
+  fvg_node *frozen = fvg_frozen(t, &w[0]);
+  right &= !memcmp(fvg_value(fvg_linear(fvg_const(t, m, k, A), frozen, NULL)), y[1], y_bytes);
+  right &= !memcmp(fvg_value(fvg_gather(frozen, &last, 1)), W + last * k, sizeof *W * (size_t)k);
+
+  fvg_tape_free(t);
+  for (int f = 0; f < 2; f++) {
+    fvg_parameter_free(of, &x[f]);
+    fvg_tensor_free(of, &w[f]);
+  }
+  return right;
+}
+
+static void test_widened(int simd) {
+  static const int sizes[][3] = {{29, 45, 301}, {1, 1, 1}, {3, 1, 300}, {5, 70, 1}, {113, 40, 600}, {50, 96, 512}, {9, 300, 31}};
+  fvg_desc desc;
+  fvg_ctx *of;
+  memset(&desc, 0, sizeof desc);
+  desc.simd = simd;
+  need(!fvg_init(&of, &desc), "a context");
+  of->bf16 = &fvg__bf16_widened[of->kernels->tile_cols / 16];
+  for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
+    check(widened_is_right(of, sizes[i][0], sizes[i][1], sizes[i][2]), "widened bfloat16 gives the bits of F32, forward and back");
+  fvg_free(of);
 }
 
 /* ---- on a tape ---- */
@@ -532,6 +593,7 @@ int main(void) {
   test_one_sided();
   test_not_finite();
   test_bfloat();
+  for (int simd = 0; simd <= FVG_SIMD_WASM; simd++) test_widened(simd);
   test_gradients();
   test_twice();
   test_refused();

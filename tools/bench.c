@@ -139,11 +139,13 @@ static const struct level *level_of(const struct level *l, fvg_dtype weights) {
   static const struct level bytes_512 = {"avx512 bytes", FVG_SIMD_AVX512, 64, peak_bytes_512};
   static const struct level bytes_256 = {"avx2 bytes", FVG_SIMD_AVX2, 32, peak_bytes_256};
   static const struct level bfloats = {"avx512 bfloat16", FVG_SIMD_AVX512, 32, peak_bfloat};
-  unsigned a, b, c = 0, d, more = 0;                  /* leaf 7 of cpuid says in c and `more` what there is         */
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &more, &a, &b, &d)) return l;
+  unsigned a, b, c = 0, d = 0, e, more = 0;           /* leaf 7 of cpuid says in c, d and `more` what there is      */
+  int floats_are_faster;                              /* than bfloat16: those of Intel with half precision          */
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &more, &a, &b, &e)) return l;
+  floats_are_faster = __builtin_cpu_is("intel") && d >> 23 & 1;
   if (weights == FVG_Q8 && l->simd == FVG_SIMD_AVX512 && c >> 11 & 1) return &bytes_512;
   if (weights == FVG_Q8 && l->simd == FVG_SIMD_AVX2 && more >> 4 & 1) return &bytes_256;
-  if (weights == FVG_BF16 && l->simd == FVG_SIMD_AVX512 && more >> 5 & 1) return &bfloats;
+  if (weights == FVG_BF16 && l->simd == FVG_SIMD_AVX512 && more >> 5 & 1 && !floats_are_faster) return &bfloats;
 #endif
   (void)weights;
   return l;
