@@ -1358,6 +1358,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #endif
 
 #ifdef __OPTIMIZE_SIZE__
+#define FVG__SMALL 1
 #define FVG__SMALL_BEGIN \
   FVG__PRAGMA("GCC push_options") \
   FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
@@ -1369,6 +1370,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
 #else
+#define FVG__SMALL 0
 #define FVG__SMALL_BEGIN
 #define FVG__SMALL_END
 #define FVG__APART
@@ -7208,13 +7210,13 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
   }
 #define FVG__KEEP(r) \
   if (rows > r) { \
-    FVG__STORE(sum + 2 * r * FVG__LANES, s##r##0); \
-    FVG__STORE(sum + (2 * r + 1) * FVG__LANES, s##r##1); \
+    FVG__STORE(sum + r * ld_sum, s##r##0); \
+    FVG__STORE(sum + r * ld_sum + FVG__LANES, s##r##1); \
   }
 
 FVG__TILES_BEGIN
 
-/* sum[r][0..2 LANES-1] = sum_k a[r row + k step] panel[k]  for r < rows.
+/* sum[r ld_sum + 0..2 LANES-1] = sum_k a[r row + k step] panel[k]  for r < rows.
 
    `rows` is a constant for the compiler, which drops the steps of rows that are not there.  The
    sums are named variables because compilers would spill an array to memory.  From 4 rows on, two
@@ -7224,7 +7226,7 @@ FVG__TILES_BEGIN
    fewer instructions; but where ten of 14 rows did so, 26 loads stood beside 28 multiply-adds, and
    products took 5 to 10 % longer. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows,
-                                                        float *sum) {
+                                                        float *sum, ptrdiff_t ld_sum) {
   FVG__EACH_ROW(FVG__SUMS)
 
   const ptrdiff_t row = t->a_row, step = t->a_k;
@@ -7278,21 +7280,23 @@ FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, cons
 #ifdef __OPTIMIZE_SIZE__
 /* Small code: rows that do not fill a tile are taken by fours and ones, which is three bodies
    instead of one for each number of rows. */
-FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum) {
+FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum,
+                                                ptrdiff_t ld_sum) {
   fvg__tile part = *t;
   int n = 0;
 
   for (int left = t->rows; left > 0; left -= n) {
-    if (left == FVG__TILE_ROWS) FVG__NAME(sum_rows)(&part, n = FVG__TILE_ROWS, sum);
-    else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum);
-    else FVG__NAME(sum_rows)(&part, n = 1, sum);
+    if (left == FVG__TILE_ROWS) FVG__NAME(sum_rows)(&part, n = FVG__TILE_ROWS, sum, ld_sum);
+    else if (left >= 4) FVG__NAME(sum_rows)(&part, n = 4, sum, ld_sum);
+    else FVG__NAME(sum_rows)(&part, n = 1, sum, ld_sum);
     part.a += n * part.a_row;
-    sum += 2 * n * FVG__LANES;
+    sum += n * ld_sum;
   }
 }
 #endif
 
-/* The tile itself: sums over k, then bias and `from`, then the result. */
+/* The tile itself: sums over k, then bias and `from`, then the result.  A whole tile of sums that
+   nothing is added to, as attention needs them, goes straight to the result. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
@@ -7301,22 +7305,27 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
     FVG__PREFETCH_TO_WRITE(out + FVG__LANES);
   }
 
-  float sum[FVG__TILE_ROWS * 2 * FVG__LANES];
+  float kept[FVG__TILE_ROWS * 2 * FVG__LANES];
+  int is_plain = !FVG__SMALL && !t->bias && !t->from && t->cols == 2 * FVG__LANES;
+  float *sum = is_plain ? t->out : kept;
+  ptrdiff_t ld_sum = is_plain ? t->ld_out : 2 * FVG__LANES;
+
 #ifdef __OPTIMIZE_SIZE__
-  FVG__NAME(sum_in_parts)(t, sum);
+  FVG__NAME(sum_in_parts)(t, sum, ld_sum);
 #else
   /* There is a copy of sum_rows for each number of rows. */
-#define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum); break;
+#define FVG__CASE(r) case r + 1: FVG__NAME(sum_rows)(t, r + 1, sum, ld_sum); break;
   switch (t->rows) {
     FVG__EACH_ROW(FVG__CASE)
   }
 #undef FVG__CASE
 #endif
+  if (is_plain) return;
 
   for (int r = 0; r < t->rows; r++)
     for (int j = 0; j < t->cols; j += FVG__LANES) {
       int lanes = fvg__min(FVG__LANES, t->cols - j);
-      FVG__V v = FVG__LOAD(sum + 2 * r * FVG__LANES + j);
+      FVG__V v = FVG__LOAD(kept + 2 * r * FVG__LANES + j);
 
       if (t->bias)
         v = FVG__ADD(v, FVG__LOAD_N(t->bias + j, lanes));
