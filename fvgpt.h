@@ -7126,14 +7126,19 @@ FVG__TARGET static inline float FVG__NAME(lanes_sum)(FVG__V v) {
   return sum;
 }
 
+/* Each half has its own chain of comparisons, for one alone would keep softmax waiting. */
 FVG__TARGET static inline float FVG__NAME(lanes_max)(FVG__V v) {
   float lane[FVG__LANES];
   FVG__STORE(lane, v);
 
+  const float *upper = lane + FVG__LANES / 2;
   float max = lane[0];
-  for (int i = 1; i < FVG__LANES; i++)
-    if (lane[i] > max) max = lane[i];
-  return max;
+  float max_of_upper = upper[0];
+  for (int i = 1; i < FVG__LANES / 2; i++) {
+    max = lane[i] > max ? lane[i] : max;
+    max_of_upper = upper[i] > max_of_upper ? upper[i] : max_of_upper;
+  }
+  return max_of_upper > max ? max_of_upper : max;
 }
 
 /* e^x = 2^n e^r  with n = round(x / ln 2) and |r| <= ln 2 / 2.  A polynomial gives e^r as
