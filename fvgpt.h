@@ -9567,17 +9567,51 @@ static void fvg__widen_pairs(const fvg__kernels *kernels, const fvg__operand *b,
   }
 }
 
-/* In backward, pairs are widened and transposed in squares. */
-static void fvg__transpose_pairs(const fvg__kernels *kernels, const fvg__operand *b, int k0,
-                                 int depth, int j0, int cols, float *panel, fvg__next_copy next) {
+/* to[i width + r] = number k + i of row j + r of eight-bit weights, for i < n and r < rows.  Row j
+   is the first of a vector of columns. */
+static void fvg__widen_bytes(const fvg__narrow_matrix *w, int j, int rows, int k, int n, float *to,
+                             int width) {
+  const fvg__narrow *f = w->format;
+  int lanes = f->lanes;
+
+  for (int r0 = 0; r0 < rows; r0 += lanes) {
+    fvg__narrow_row row = fvg__narrow_row_at(w, j + r0);
+    const float *scale = w->scale + j + r0;
+    int in_vector = fvg__min(lanes, rows - r0);
+
+    for (int i = 0; i < n; i++) {
+      size_t step = (size_t)((k + i) / f->step);
+      const uint8_t *q = w->panels + row.first + step * row.stride + row.within[(k + i) % f->step];
+      float *to_row = to + i * width + r0;
+
+      /* 128 is taken off, where it was added, by its bit. */
+      for (int r = 0; r < in_vector; r++)
+        to_row[r] = (float)(int8_t)(q[r * f->group] ^ f->shift) * scale[r];
+    }
+  }
+}
+
+/* Either of the two. */
+static void fvg__widen_panel(const fvg__kernels *kernels, const fvg__operand *b, int j, int rows,
+                             int k, int n, float *to) {
+  if (b->type == FVG_BF16_PANELS)
+    fvg__widen_pairs(kernels, b, j, k, n, to);
+  else
+    fvg__widen_bytes((const fvg__narrow_matrix *)b->data, j, rows, k, n, to, kernels->tile_cols);
+}
+
+/* In backward, panels are widened and transposed in squares. */
+static void fvg__transpose_panels(const fvg__kernels *kernels, const fvg__operand *b, int k0,
+                                  int depth, int j0, int cols, float *panel, fvg__next_copy next) {
   float square[FVG__PANEL_COLS * FVG__PANEL_COLS];
   int width = kernels->tile_cols;
 
   for (int k = 0; k < depth; k += width) {
-    fvg__widen_pairs(kernels, b, k0 + k, j0, cols, square);
-    kernels->transpose(cols, fvg__min(width, depth - k), square, width, panel + k * width, width);
+    int rows = fvg__min(width, depth - k);
+    fvg__widen_panel(kernels, b, k0 + k, rows, j0, cols, square);
+    kernels->transpose(cols, rows, square, width, panel + k * width, width);
 
-    if (next.k != 0 || next.j != 0) {
+    if (b->type == FVG_BF16_PANELS && (next.k != 0 || next.j != 0)) {
       const uint16_t *pairs = fvg__pairs_at(b, k0 + k + next.k, j0 + next.j);
       fvg__prefetch((const float *)(const void *)pairs, cols * width / 2);
     }
@@ -9599,10 +9633,10 @@ static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b
   int width = kernels->tile_cols;
   int forward = fvg__is_forward(b, k0, depth);
 
-  if (b->type == FVG_BF16_PANELS && forward)
-    fvg__widen_pairs(kernels, b, j0, k0, depth, panel);
-  else if (b->type == FVG_BF16_PANELS)
-    fvg__transpose_pairs(kernels, b, k0, depth, j0, cols, panel, next);
+  if (fvg__is_narrow(b->type) && forward)
+    fvg__widen_panel(kernels, b, j0, cols, k0, depth, panel);
+  else if (fvg__is_narrow(b->type))
+    fvg__transpose_panels(kernels, b, k0, depth, j0, cols, panel, next);
   else if (forward)
     for (int j = 0; j < cols; j++)
       fvg__widen_row(b, j0 + j, k0, depth, panel + j, width);

@@ -275,8 +275,9 @@ static void test_bfloat(void) {
 #endif
 }
 
-/* Bfloat16 that is widened gives the bits of F32 in rows: y and dx of x [m,k] and w [n,k], and y without a gradient. */
-static int widened_is_right(fvg_ctx *of, int m, int n, int k) {
+/* Weights that are widened give the bits of F32 in rows: y and dx of x [m,k] and w [n,k], and of bfloat16 y without a
+   gradient. */
+static int widened_is_right(fvg_ctx *of, fvg_dtype type, int m, int n, int k) {
   static float y[2][113 * 300];
   const size_t x_bytes = sizeof *A * (size_t)(m * k), y_bytes = sizeof **y * (size_t)(m * n);
   const int dim[2] = {m, k}, last = n - 1;
@@ -286,7 +287,13 @@ static int widened_is_right(fvg_ctx *of, int m, int n, int k) {
   fill(A, (size_t)(m * k), 1);
   w[0] = bfloats(of, n, k);
   w[1] = matrix_of(of, W, n, k);
-  int right = !fvg_tensor_pack(of, &w[0]) && w[0].type == FVG_BF16_PANELS;
+  if (type == FVG_Q8) {
+    fvg_tensor_free(of, &w[0]);
+    w[0] = matrix_of(of, W, n, k);
+    need(!fvg_tensor_quantise(of, &w[0]) && !fvg_tensor_quantise(of, &w[1]) && !fvg_tensor_unpack(of, &w[1]), "weights");
+  } else {
+    need(!fvg_tensor_pack(of, &w[0]) && w[0].type == FVG_BF16_PANELS, "weights");
+  }
 
   for (int f = 0; f < 2; f++) {
     need(!fvg_parameter_new(of, &x[f], "x", 2, dim), "a parameter");
@@ -296,11 +303,11 @@ static int widened_is_right(fvg_ctx *of, int m, int n, int k) {
     need(!fvg_backward(fvg_sum(fvg_mul(out, out))), "backward");
     fvg_tape_clear(t);
   }
-  right &= !memcmp(y[0], y[1], y_bytes) && !memcmp(x[0].grad, x[1].grad, x_bytes);
+  int right = !memcmp(y[0], y[1], y_bytes) && !memcmp(x[0].grad, x[1].grad, x_bytes);
 
   fvg_node *frozen = fvg_frozen(t, &w[0]);
-  right &= !memcmp(fvg_value(fvg_linear(fvg_const(t, m, k, A), frozen, NULL)), y[1], y_bytes);
-  right &= !memcmp(fvg_value(fvg_gather(frozen, &last, 1)), W + last * k, sizeof *W * (size_t)k);
+  if (type != FVG_Q8) right &= !memcmp(fvg_value(fvg_linear(fvg_const(t, m, k, A), frozen, NULL)), y[1], y_bytes);
+  right &= !memcmp(fvg_value(fvg_gather(frozen, &last, 1)), (float *)w[1].data + last * k, sizeof *W * (size_t)k);
 
   fvg_tape_free(t);
   for (int f = 0; f < 2; f++) {
@@ -318,8 +325,16 @@ static void test_widened(int simd) {
   desc.simd = simd;
   need(!fvg_init(&of, &desc), "a context");
   of->bf16 = &fvg__bf16_widened[of->kernels->tile_cols / 16];
-  for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
-    check(widened_is_right(of, sizes[i][0], sizes[i][1], sizes[i][2]), "widened bfloat16 gives the bits of F32, forward and back");
+  for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
+    const int *size = sizes[i];
+    int eight_bits = 1;
+    check(widened_is_right(of, FVG_BF16, size[0], size[1], size[2]), "widened bfloat16 gives the bits of F32, forward and back");
+    for (int f = 0; f < n_formats; f++) {
+      of->q8 = formats[f].format;
+      eight_bits &= widened_is_right(of, FVG_Q8, size[0], size[1], size[2]);
+    }
+    check(eight_bits, "and so do eight bits, whatever their order");
+  }
   fvg_free(of);
 }
 
