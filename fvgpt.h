@@ -51,8 +51,9 @@
         FVGPT_NO_SIMD          Only scalar code is compiled.  Without this macro, gcc and clang also
                                compile SSE2, AVX2 and AVX-512 for x86-64, and the best one is chosen
                                at run time, without any -m flag, with VNNI and BF16 instructions
-                               where the CPU has them; NEON for 64-bit ARM (its dot product with
-                               -march=armv8.2-a+dotprod); and WASM SIMD128 under `emcc -msimd128`.
+                               where the CPU is fast at them; NEON for 64-bit ARM (its dot product
+                               with -march=armv8.2-a+dotprod); and WASM SIMD128 under
+                               `emcc -msimd128`.
         FVGPT_NO_STDIO         Nothing of <stdio.h> is used.  Files are then fvg_source callbacks or
                                bytes.
         FVGPT_NO_MALLOC        malloc, realloc and free are not used.  Every context must be given
@@ -820,8 +821,8 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x);
 /* The rows of a, then those of b: [n,d] [m,d] -> [n+m,d]. */
 FVG_DEF fvg_node *fvg_concat(fvg_node *a, fvg_node *b);
 
-/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16 or Q8.  FVG_E_ARG for a row outside
-   x. */
+/* Rows row[0..n-1] of x: [m,d] -> [n,d].  x may be F16, BF16, BF16_PANELS or Q8.  FVG_E_ARG for
+   a row outside x. */
 FVG_DEF fvg_node *fvg_gather(fvg_node *x, const int *row, int n);
 
 /* x^T: [n,d] -> [d,n]. */
@@ -1348,9 +1349,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    Under -Os gcc still has passes which copy code (the end of a function to each call in its last
    line, a condition to each place that it follows from) or prepare loops, registers and pointers
    for speed.  Without them what stands between the marks SMALL gets 3 % smaller.  Only the tiles
-   keep the pass that takes out of a loop what does not change in it.  gcc also copies small
-   functions into their callers where it takes a call to be longer; where it is mistaken, the mark
-   APART forbids that. */
+   keep the first of two passes that take out of a loop what does not change in it.  FOR_SIZE is 1
+   where code does without a faster way that would make it larger.  gcc also copies small functions
+   into their callers where it takes a call to be longer; where it is mistaken, the mark APART
+   forbids that. */
 #if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
 #define FVG__PRAGMA(x)
 #else
@@ -1358,7 +1360,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #endif
 
 #ifdef __OPTIMIZE_SIZE__
-#define FVG__SMALL 1
+#define FVG__FOR_SIZE 1
 #define FVG__SMALL_BEGIN \
   FVG__PRAGMA("GCC push_options") \
   FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
@@ -1370,7 +1372,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #define FVG__SELDOM_RUN_BEGIN
 #define FVG__SELDOM_RUN_END
 #else
-#define FVG__SMALL 0
+#define FVG__FOR_SIZE 0
 #define FVG__SMALL_BEGIN
 #define FVG__SMALL_END
 #define FVG__APART
@@ -2508,7 +2510,7 @@ FVG__APART static void fvg__fill_in(float *x, float published) {
 /* Chapter 6: the kernels for an fvg_simd; *level is the level that they have. */
 static const fvg__kernels *fvg__choose_kernels(int simd, int *level);
 
-/* Chapter 8: the kernels of eight-bit and of bfloat16 weights at a level. */
+/* Chapter 8: how eight-bit and bfloat16 weights are kept and multiplied. */
 static const fvg__narrow *fvg__choose_q8(int level);
 static const fvg__narrow *fvg__choose_bf16(const fvg__kernels *kernels);
 
@@ -6850,7 +6852,11 @@ FVG__SELDOM_RUN_END
 static int fvg__min(int a, int b) { return a < b ? a : b; }
 
 /* The widest tile of all levels, in columns. */
+#ifdef FVG__X86_SIMD
 #define FVG__PANEL_COLS 32
+#else
+#define FVG__PANEL_COLS 16
+#endif
 
 /* One tile of a product.  For r < rows and j < cols:
 
@@ -7301,7 +7307,7 @@ FVG__TARGET static void FVG__NAME(sum_in_parts)(const fvg__tile *t, float *sum,
 #endif
 
 /* The tile itself: sums over k, then bias and `from`, then the result.  A whole tile of sums that
-   nothing is added to, as attention needs them, goes straight to the result. */
+   nothing is added to, as attention needs them, goes straight to the result, but not under -Os. */
 FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   /* The lines of `out` are fetched while the sums are made. */
   for (int r = 0; r < t->rows; r++) {
@@ -7311,7 +7317,7 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
   }
 
   float kept[FVG__TILE_ROWS * 2 * FVG__LANES];
-  int is_plain = !FVG__SMALL && !t->bias && !t->from && t->cols == 2 * FVG__LANES;
+  int is_plain = !FVG__FOR_SIZE && !t->bias && !t->from && t->cols == 2 * FVG__LANES;
   float *sum = is_plain ? t->out : kept;
   ptrdiff_t ld_sum = is_plain ? t->ld_out : 2 * FVG__LANES;
 
@@ -7484,7 +7490,7 @@ FVG__TARGET static void FVG__NAME(transpose)(int rows, int cols, const float *fr
 #ifndef FVG__WIDEN_PAIRS
 #define FVG__WIDEN_PAIRS FVG__NAME(widen_pairs)
 /* A bfloat16 is the upper half of a float.  The first of a pair is the lower half of a word of 32
-   bits, since all CPUs with these instructions are little-endian. */
+   bits, since vectors are compiled for little-endian CPUs only. */
 FVG__TARGET static void FVG__NAME(widen_pairs)(int n, const uint16_t *pairs, float *even,
                                                float *odd) {
   const float *words = (const float *)(const void *)pairs;
@@ -7940,9 +7946,9 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
    order in which it lies.
 
      panel   B is laid out as [k][2 vectors], so the tile reads it as one stream.  Frozen weights
-             are put into panels once, when they are loaded (fvg_tensor_pack).  Any other B is
-             copied, 256 rows at a time, into a panel when its turn comes; weights in fewer
-             bits are widened then.
+             are put into panels once, when they are loaded (fvg_tensor_pack).  Any B that is
+             not F32 in panels is copied, 256 rows at a time, into a panel when its turn comes;
+             weights in fewer bits are widened then.
      rows    A is read where it lies, unless its rows would evict each other from the cache: they
              do when they are a multiple of 4096 bytes apart, and 14 of them at 2048 already.  Such
              rows are copied into tiles first, of [k][16] with 14 rows and 2 gaps.  So is an A that
@@ -8123,14 +8129,14 @@ static fvg__next_copy fvg__find_next_copy(const fvg__product *p, int k0, int j0)
   return next;
 }
 
-/* Chapter 8: the same copy of weights that are not F32, and where weights lie that are read in the
-   order of memory; NULL for others. */
+/* Chapter 8: the same copy of weights that are not F32; and the pairs of bfloat16 from number k of
+   row j on, which are to be prefetched.  NULL: B is something else. */
 static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
                               int j0, int cols, float *panel, fvg__next_copy next);
-static const float *fvg__read_in_order(const fvg__operand *b, int k, int j);
+static const float *fvg__pairs_ahead(const fvg__operand *b, int k, int j);
 
 /* panel[k][j] = B[k0 + k][j0 + j]  for k < depth, j < cols; columns that are missing become 0.
-   The next copy is prefetched where B lies in panels. */
+   In backward the next copy is prefetched where B lies in panels. */
 static void fvg__copy_panel(const fvg__kernels *kernels, const fvg__operand *b, int k0, int depth,
                             int j0, int cols, float *panel, fvg__next_copy next) {
   int width = kernels->tile_cols;
@@ -8200,7 +8206,8 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   t.depth = depth;
   t.panel = panel;
   t.ahead = ahead ? ahead : panel;
-  t.ahead_step = ahead ? fvg__ceil_div(kernels->tile_cols, n_tiles) : 0;
+  int row_floats = p->b.type == FVG_BF16_PANELS ? kernels->tile_cols / 2 : kernels->tile_cols;
+  t.ahead_step = ahead ? fvg__ceil_div(row_floats, n_tiles) : 0;
 
   if (p->tiled_a) {
     size_t first_tile = fvg__row(block, g->block_tiles);
@@ -8278,7 +8285,7 @@ static void fvg__gemm_run(void *arg, int index) {
     int depth = fvg__min(FVG__PANEL_DEPTH, p->k - k0);
     fvg__next_copy next = fvg__find_next_copy(p, k0, j0);
     fvg__copy_panel(p->kernels, &p->b, k0, depth, j0, cols, copy, next);
-    const float *ahead = fvg__read_in_order(&p->b, k0 + depth, j0);
+    const float *ahead = fvg__pairs_ahead(&p->b, k0 + depth, j0);
     fvg__block_times_panel(g, block, k0, depth, j0, copy, ahead);
   }
 }
@@ -8463,8 +8470,9 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    The last is how FVG_BF16 is multiplied where the CPU is fast at it; x is rounded to bfloat16, and
    no equality of bits is promised.  Elsewhere a panel, which has the same order, is widened to F32
    when its turn comes, 256 rows at a time, and multiplied as in chapter 7.  A word of 32 bits holds
-   two bfloat16 of a column, and each needs one instruction to become a float.  This takes 5 to 15 %
-   more time than F32 in panels, for half of their memory.
+   two bfloat16 of a column, and each needs one instruction to become a float.  With few rows this
+   is as fast as F32 in panels, or faster, since half as much memory is read; a picture's 50 or 197
+   rows take 5 to 20 % more time.
 
    A panel has two vectors of columns.  Within a step the numbers of a column lie together, as wide
    as `group`:
@@ -8514,8 +8522,9 @@ struct fvg__narrow {
   int bytes;                        /* of a weight                                                */
   int shift;                        /* what is added to a weight of eight bits: 0 or 128          */
 
-  /* Makes words of k numbers of x, or of weights, whose zero point is 0.  Beyond k the last step
-     reads words of the number 0.  There must be room for a multiple of 16 numbers. */
+  /* Both are NULL where weights are widened before they are multiplied.  The first makes words of k
+     numbers of x, or of weights, whose zero point is 0.  Beyond k the last step reads words of the
+     number 0.  There must be room for a multiple of 16 numbers. */
   void (*convert)(int k, const float *x, int are_weights, void *words, fvg__row_scale *s);
   void (*tile)(const fvg__narrow_tile *t);
 };
@@ -9262,8 +9271,8 @@ static int fvg__multiplies_bf16(int level) {
 }
 #endif
 
-/* Panels of pairs for the CPUs that do not.  They have no arithmetic of their own, and are widened
-   to the panels of the level, which are 8, 16 or 32 columns wide. */
+/* Panels of pairs for CPUs that do not multiply bfloat16, or are slow at it.  They are widened to
+   the panels of the level, which are 8, 16 or 32 columns wide: number tile_cols / 16. */
 static const fvg__narrow fvg__bf16_widened[3] = {
   {FVG_BF16_PANELS, 0, 4, 2, 2, 2, 0, NULL, NULL},
   {FVG_BF16_PANELS, 0, 8, 2, 2, 2, 0, NULL, NULL},
@@ -9619,7 +9628,8 @@ static void fvg__transpose_panels(const fvg__kernels *kernels, const fvg__operan
 }
 
 /* Are weights that are not F32 read along their rows, as in forward?  Of a matrix with one column,
-   strides do not tell. */
+   strides do not tell.  In forward it has a single k; in backward only if it is a single number,
+   which is the same both ways. */
 static int fvg__is_forward(const fvg__operand *b, int k0, int depth) {
   if (!FVG__TRAINS) return 1;
   if (b->row == 1 && b->col == 1) return k0 == 0 && depth == 1;
@@ -9645,8 +9655,9 @@ static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b
       fvg__widen_row(b, k0 + k, j0, cols, panel + k * width, 1);
 }
 
-static const float *fvg__read_in_order(const fvg__operand *b, int k, int j) {
-  if (b->type != FVG_BF16_PANELS || b->row != 1) return NULL;
+/* Of a matrix with one column nothing is worth it. */
+static const float *fvg__pairs_ahead(const fvg__operand *b, int k, int j) {
+  if (b->type != FVG_BF16_PANELS || b->row != 1 || b->col == 1) return NULL;
   return (const float *)(const void *)fvg__pairs_at(b, j, k);
 }
 
@@ -10796,7 +10807,7 @@ static fvg__operand fvg__operand_of(const fvg_node *w, ptrdiff_t row, ptrdiff_t 
   return x;
 }
 
-/* Has the CPU an arithmetic for these weights?  Bfloat16 may be widened instead (chapter 8). */
+/* Are these weights multiplied as they are, by words of x?  Bfloat16 may be widened instead. */
 static int fvg__has_words(const fvg_node *w) {
   return fvg__is_narrow(w->type) && ((const fvg__narrow_matrix *)w->value)->format->tile;
 }

@@ -95,10 +95,11 @@
       eight bits, a quarter of the memory and two to three times as fast; features then have a
       cosine of about 0.999 with those of F32.  FVG_Q8_IMAGES does so with the image tower alone,
       which suits prompts that are tuned: gradients go through the text tower in f32, so that eight
-      bits would save memory there and cost time.  FVG_BF16 halves the memory; it is faster than
-      f32 on AMD's CPUs that multiply bfloat16 (AVX512_BF16), and 5 to 15 % slower elsewhere, where
-      it is computed in f32.  So is FVG_F16, which is much slower.  Gradients and what is trained
-      are f32 in every case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
+      bits would save memory there and cost time.  FVG_BF16 halves the memory, in panels too; it is
+      faster than f32 where the CPU is fast at products of bfloat16 (AMD's from Zen 4 on; not under
+      -Os).  Elsewhere it is computed in f32, and a picture takes 5 to 20 % longer.  FVG_F16 is
+      computed in f32, too, and is much slower.  Gradients and what is trained are f32 in every
+      case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
 
    4. WORDS.  Texts become tokens by CLIP's byte-pair encoding, for all of Unicode.  Before that
       they are normalised as clip.tokenize does it: NFC, straight quotes, ligatures, widths, HTML
@@ -579,11 +580,11 @@ struct fvg_clip {
 
    config_json is the text of Hugging Face's config.json or of open_clip's (with model_cfg, or only
    what that contains).  NULL: sizes from the shapes, heads of 64 columns, quick_gelu.
-   keep_as: FVG_F32 keeps the matrices in panels for the kernels (fvg_tensor_pack); FVG_F16 and
-   FVG_BF16 keep them in half the memory, FVG_Q8 in a quarter (fvg_tensor_quantise); FVG_Q8_IMAGES
-   does the latter with the image tower, and keeps the text tower as FVG_F32.  A file of
-   fvg_clip_quantise is kept as FVG_Q8 for FVG_F32 and FVG_Q8_IMAGES too, which a note says; FVG_F16
-   and FVG_BF16 are then FVG_E_UNSUPPORTED.
+   keep_as: FVG_F32 and FVG_BF16 keep the matrices in panels for the kernels (fvg_tensor_pack),
+   FVG_F16 in rows.  FVG_BF16 and FVG_F16 take half the memory of FVG_F32, FVG_Q8 a quarter
+   (fvg_tensor_quantise); FVG_Q8_IMAGES is FVG_Q8 for the image tower and FVG_F32 for the text
+   tower.  A file of fvg_clip_quantise is kept as FVG_Q8 for FVG_F32 and FVG_Q8_IMAGES too, which a
+   note says; FVG_F16 and FVG_BF16 are then FVG_E_UNSUPPORTED.
 
    FVG_E_UNSUPPORTED names the tensor or setting that is not implemented; FVG_E_SHAPE: shapes and
    configuration disagree. */
@@ -6901,7 +6902,7 @@ typedef enum fvg__tensor_id {
 typedef enum fvg__tensor_kind {
   FVG__FLOATS,                           /* kept as F32 */
   FVG__WORDS,                            /* kept in the type that the caller wants */
-  FVG__MATRIX,                           /* likewise; F32 is put into panels (fvg_tensor_pack) */
+  FVG__MATRIX,                           /* likewise; F32 and BF16 are put into panels */
   FVG__PIXELS,                           /* likewise, but pixels are never rounded to fewer bits */
   FVG__PROJECTION,                       /* F32 in panels; only Hugging Face has this shape, the
                                             others' files hold the transpose */
@@ -16464,6 +16465,8 @@ static void fvg__hash_tensor(fvg_hash *h, const fvg_ctx *c, const fvg_tensor *x)
   fvg_hash_add(h, x->dim, (size_t)x->n_dim * sizeof *x->dim);
   if (fvg__is_narrow(x->type)) {
     const fvg__narrow_matrix *w = (const fvg__narrow_matrix *)x->data;
+    const int is_widened = !w->format->tile;     /* the same weights, but other products of them */
+    if (is_widened) fvg_hash_add(h, &is_widened, sizeof is_widened);
     fvg_hash_add(h, w->panels, fvg__narrow_bytes(w));
     fvg_hash_add(h, w->scale, w->scale ? fvg__row(w->n, sizeof *w->scale) : 0);
     fvg_hash_add(h, w->sum, w->sum ? fvg__row(w->n, sizeof *w->sum) : 0);

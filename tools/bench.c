@@ -18,7 +18,7 @@
      share    gflops / peak, where peak is what as many threads do in multiply-adds between registers, measured for a
               few ms before and after every 20 ms of steps: on a shared machine both rise and fall together.  (Above
               1 at level scalar: the peak's chains stay scalar, while a compiler may make vectors of plain C.)  For _q8
-              and _bf16 these are dot products of eight bits or bfloat16 where the processor has them at that level,
+              and _bf16 these are dot products of eight bits or bfloat16 where the library takes them at that level,
               else multiply-adds of floats.
      peak_mb  the largest resident set of the case's process
 
@@ -133,14 +133,14 @@ static const struct level { const char *name; int simd, lanes; float (*peak)(lon
 };
 enum { N_LEVELS = (int)(sizeof levels / sizeof *levels) };
 
-/* What multiplies weights that are kept so at a level: dot products where the processor has them. */
+/* What multiplies weights that are kept so at a level: dot products where the processor has them and is fast at them. */
 static const struct level *level_of(const struct level *l, fvg_dtype weights) {
 #ifdef DOTS
   static const struct level bytes_512 = {"avx512 bytes", FVG_SIMD_AVX512, 64, peak_bytes_512};
   static const struct level bytes_256 = {"avx2 bytes", FVG_SIMD_AVX2, 32, peak_bytes_256};
   static const struct level bfloats = {"avx512 bfloat16", FVG_SIMD_AVX512, 32, peak_bfloat};
   unsigned a, b, c = 0, d = 0, e, more = 0;           /* leaf 7 of cpuid says in c, d and `more` what there is      */
-  int floats_are_faster;                              /* than bfloat16: those of Intel with half precision          */
+  int floats_are_faster;                              /* Intel from Sapphire Rapids on: fvgpt.h, chapter 8          */
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &more, &a, &b, &e)) return l;
   floats_are_faster = __builtin_cpu_is("intel") && d >> 23 & 1;
   if (weights == FVG_Q8 && l->simd == FVG_SIMD_AVX512 && c >> 11 & 1) return &bytes_512;
