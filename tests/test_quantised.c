@@ -278,7 +278,7 @@ static void test_bfloat(void) {
 /* Weights that are widened give the bits of F32 in rows: y and dx of x [m,k] and w [n,k], and of bfloat16 y without a
    gradient. */
 static int widened_is_right(fvg_ctx *of, fvg_dtype type, int m, int n, int k) {
-  static float y[2][113 * 300];
+  static float y[2][29 * 300];
   const size_t x_bytes = sizeof *A * (size_t)(m * k), y_bytes = sizeof **y * (size_t)(m * n);
   const int dim[2] = {m, k}, last = n - 1;
   fvg_parameter x[2];
@@ -318,12 +318,16 @@ static int widened_is_right(fvg_ctx *of, fvg_dtype type, int m, int n, int k) {
 }
 
 static void test_widened(int simd) {
-  static const int sizes[][3] = {{29, 45, 301}, {1, 1, 1}, {3, 1, 300}, {5, 70, 1}, {113, 40, 600}, {50, 96, 512}, {9, 300, 31}};
+  static const int sizes[][3] = {{29, 45, 301}, {1, 1, 1}, {3, 1, 300}, {5, 70, 1}, {15, 33, 530}, {4, 290, 31}};
   fvg_desc desc;
   fvg_ctx *of;
   memset(&desc, 0, sizeof desc);
   desc.simd = simd;
   need(!fvg_init(&of, &desc), "a context");
+  if ((int)of->kernels->level != simd) {                      /* the CPU has not got it */
+    fvg_free(of);
+    return;
+  }
   of->bf16 = &fvg__bf16_widened[of->kernels->tile_cols / 16];
   for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
     const int *size = sizes[i];
@@ -608,7 +612,7 @@ int main(void) {
   test_one_sided();
   test_not_finite();
   test_bfloat();
-  for (int simd = 0; simd <= FVG_SIMD_WASM; simd++) test_widened(simd);
+  for (int simd = FVG_SIMD_SCALAR; simd <= FVG_SIMD_WASM; simd++) test_widened(simd);
   test_gradients();
   test_twice();
   test_refused();
