@@ -8472,7 +8472,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
    when its turn comes, 256 rows at a time, and multiplied as in chapter 7.  A word of 32 bits holds
    two bfloat16 of a column, and each needs one instruction to become a float.  With few rows this
    is as fast as F32 in panels, or faster, since half as much memory is read; a picture's 50 or 197
-   rows take 5 to 20 % more time.
+   rows take 5 to 25 % more time.
 
    A panel has two vectors of columns.  Within a step the numbers of a column lie together, as wide
    as `group`:

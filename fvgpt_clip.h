@@ -97,7 +97,7 @@
       which suits prompts that are tuned: gradients go through the text tower in f32, so that eight
       bits would save memory there and cost time.  FVG_BF16 halves the memory, in panels too; it is
       faster than f32 where the CPU is fast at products of bfloat16 (AMD's from Zen 4 on; not under
-      -Os).  Elsewhere it is computed in f32, and a picture takes 5 to 20 % longer.  FVG_F16 is
+      -Os).  Elsewhere it is computed in f32, and a picture takes 5 to 25 % longer.  FVG_F16 is
       computed in f32, too, and is much slower.  Gradients and what is trained are f32 in every
       case.  examples/15_quantise.c compares FVG_F32 and FVG_Q8.
 
