@@ -9600,7 +9600,7 @@ static void fvg__widen_bytes(const fvg__narrow_matrix *w, int j, int rows, int k
   }
 }
 
-/* Either of the two. */
+/* A part of a panel of narrow weights, whichever they are, as floats. */
 static void fvg__widen_panel(const fvg__kernels *kernels, const fvg__operand *b, int j, int rows,
                              int k, int n, float *to) {
   if (b->type == FVG_BF16_PANELS)
@@ -9655,7 +9655,7 @@ static void fvg__copy_widened(const fvg__kernels *kernels, const fvg__operand *b
       fvg__widen_row(b, k0 + k, j0, cols, panel + k * width, 1);
 }
 
-/* Of a matrix with one column nothing is worth it. */
+/* A matrix with one column is too small to be worth it. */
 static const float *fvg__pairs_ahead(const fvg__operand *b, int k, int j) {
   if (b->type != FVG_BF16_PANELS || b->row != 1 || b->col == 1) return NULL;
   return (const float *)(const void *)fvg__pairs_at(b, j, k);
