@@ -464,6 +464,102 @@ static void test_threads(int simd) {
   fvg_free(c);
 }
 
+/* ---- the upper halves of AVX's registers ---- */
+#ifdef FVG__X86_SIMD
+#include <cpuid.h>
+
+/* Not 0 while the upper halves of registers are in use: bit 2 stands for those of ymm0 to 15, bit 6 for those of
+   zmm0 to 15. */
+static unsigned upper_halves(void) {
+  unsigned low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+  return low & 0x44;
+}
+
+/* Does this CPU have AVX and tell what is in use?  Leaves the upper halves clear. */
+static int tells_upper_halves(void) {
+  unsigned a, b, c, d, used, cleared;
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__get_cpuid_count(13, 1, &a, &b, &c, &d) || !(a & 4)) return 0;
+  __asm__ volatile("vpcmpeqd %%ymm0, %%ymm0, %%ymm0" : : : "xmm0");
+  used = upper_halves();
+  __asm__ volatile("vzeroupper");
+  cleared = upper_halves();
+  return used && !cleared;
+}
+
+/* Tiles of every size and all kernels of rows leave the upper halves clear. */
+static void test_upper_halves(int simd) {
+  static float x[32 * 32], y[32 * 32], z[32], ones[32], mean, rstd;
+  static int32_t words[32 * 32], sums[32];
+  static fvg__row_scale scale[32];
+  const fvg__narrow *narrow[2];
+  fvg__tile t;
+  unsigned used = 0, used_by_tiles = 0, used_by_narrow = 0;
+  int n, i;
+  for (i = 0; i < 32; i++) ones[i] = 1;
+  memset(&t, 0, sizeof t);
+  t.a_row = t.ld_out = t.ld_from = 32;
+  t.a_k = 1;
+  t.depth = 32;
+  t.a = t.panel = t.ahead = x;
+  t.out = y;
+  for (t.rows = 1; t.rows <= now->tile_rows; t.rows++)
+    for (t.cols = 1; t.cols <= now->tile_cols; t.cols++)
+      for (i = 0; i < 3; i++) {
+        t.bias = i == 1 ? ones : NULL;
+        t.from = i == 2 ? y : NULL;
+        now->gemm_tile(&t);
+        used_by_tiles |= upper_halves();
+      }
+  check_level(!used_by_tiles, "a tile leaves the upper halves clear");
+
+#define LEAVES_CLEAR(call) (call, used |= upper_halves())
+  for (n = 1; n <= 32; n++) {
+    LEAVES_CLEAR(now->softmax(n, x, 1, y));
+    LEAVES_CLEAR(now->layer_norm(n, x, ones, z, 1e-5f, y, &mean, &rstd));
+    LEAVES_CLEAR(now->add(n, x, y));
+    LEAVES_CLEAR(now->gelu(n, x, y));
+    LEAVES_CLEAR(now->quick_gelu(n, x, y));
+    LEAVES_CLEAR(now->dot(n, x, y));
+    LEAVES_CLEAR(now->transpose(n, 32, x, 32, y, 32));
+    LEAVES_CLEAR(gradients->exp_scaled(n, x, 1, 0, y));
+    LEAVES_CLEAR(gradients->layer_norm_backward(n, x, ones, y, 0, 1, z));
+    LEAVES_CLEAR(gradients->gelu_backward(n, x, y, z));
+    LEAVES_CLEAR(gradients->quick_gelu_backward(n, x, y, z));
+  }
+  LEAVES_CLEAR(now->widen_pairs(now->tile_cols, (const uint16_t *)(const void *)words, x, y));
+#undef LEAVES_CLEAR
+  check_level(!used, "a kernel of rows leaves the upper halves clear");
+
+  narrow[0] = fvg__choose_q8(simd);
+  narrow[1] = fvg__choose_bf16(now);
+  for (i = 0; i < 2; i++) {
+    fvg__narrow_tile w;
+    if (!narrow[i]->tile) continue;
+    memset(&w, 0, sizeof w);
+    w.steps = 4;
+    w.a_row = w.ld_out = w.ld_from = 32;
+    w.a = words;
+    w.panel = w.ahead = (const uint8_t *)words;
+    w.row = scale;
+    w.scale = ones;
+    w.sum = sums;
+    w.out = y;
+    for (w.rows = 1; w.rows <= narrow[i]->tile_rows; w.rows++)
+      for (w.cols = 1; w.cols <= 2 * narrow[i]->lanes; w.cols++) {
+        narrow[i]->tile(&w);
+        used_by_narrow |= upper_halves();
+      }
+    for (n = 1; n <= 32; n++) {
+      narrow[i]->convert(n, x, 0, words, scale);
+      used_by_narrow |= upper_halves();
+    }
+  }
+  check_level(!used_by_narrow, "the kernels of narrow weights leave the upper halves clear");
+}
+#endif
+
 /* ---- the choice of a level ---- */
 /* Levels that this CPU has and this build could hold, lowest first. */
 static int levels_here(int *level) {
@@ -523,6 +619,11 @@ int main(void) {
     test_softmax_extremes();
     test_threads(level);
     check_level(passed + failed - before == CHECKS_OF_A_LEVEL, "no check is left out");
+#ifdef FVG__X86_SIMD
+    if (level < FVG_SIMD_AVX2) ;
+    else if (tells_upper_halves()) test_upper_halves(level);
+    else printf("%s: this CPU does not tell which halves of registers are in use\n", level_name[level]);
+#endif
     n_tested++;
   }
   check(n_tested == n_here, "every level of this CPU was tested");
