@@ -7123,7 +7123,8 @@ static inline void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
 
 /* Every kernel ends with this.  While the upper halves of AVX's registers are in use, Intel's CPUs
    take longer for SSE instructions, of which the kernels' callers consist: a picture in eight bits
-   took a sixth more time.  gcc clears them of its own accord, but not in tiles and not under -Os. */
+   took a sixth more time.  gcc clears them itself at -O2, but not under -Os nor in tiles, which are
+   compiled at -O1. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(clear_upper)(void) {
 #if FVG__LANES > 4
   _mm256_zeroupper();
