@@ -8946,8 +8946,6 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
   fvg_free(own_context);
 }
 
-FVG__SELDOM_RUN_END
-
 /*==================================================================================================
  * CHAPTER 13  TOWERS: images and texts in one space
  *==================================================================================================
@@ -9926,8 +9924,6 @@ FVG_DEF fvg_status fvg_clip_encode_ensemble(fvg_clip *m, float *features,
   fvg_release(m->ctx, sum);
   return s;
 }
-
-FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 14  LEARNERS: what all methods of prompt tuning share
@@ -21203,8 +21199,6 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 
 #endif /* FVGPT_NO_TRAINING */
 
-FVG__SELDOM_RUN_END
-
 #ifndef FVGPT_NO_TRAINING  /* chapter 39: masks are for training */
 /*==================================================================================================
  * CHAPTER 39  FOREGROUND: masks made by CLIP itself
@@ -22144,6 +22138,8 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
   return either ? (double)both / (double)either : 1;
 }
 #endif /* FVGPT_NO_TRAINING */
+
+FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 40  UNICODE: the tables of chapter 1
