@@ -16444,6 +16444,8 @@ FVG_DEF void fvg_hash_end(const fvg_hash *h, uint64_t key[2]) {
   key[1] = fvg__splitmix(&seed);
 }
 
+FVG__SELDOM_RUN_BEGIN
+
 /* ---- the key of a model ---- */
 /* Adds a tensor as it lies in memory; panels are filled up to their width.  The sums of rows of
    eight bits tell products with zero points from those without. */
@@ -17347,8 +17349,6 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
   return s;
 }
 #endif
-
-FVG__SELDOM_RUN_BEGIN
 
 /*==================================================================================================
  * CHAPTER 33  TRAINING: one loop, and a run kept in a file
