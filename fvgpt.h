@@ -1337,9 +1337,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <wasm_simd128.h>
 #endif
 
-/* At -O2 gcc takes two thirds of its time for code that runs seldom and never long: names,
-   settings, files, checks.  What stands between the marks SELDOM_RUN is therefore compiled at -O1;
-   the kernels, the tape, pictures and whatever else goes over many numbers stand outside.
+/* At -O2 gcc takes two thirds of its time for code that runs seldom and never long, or that only
+   calls what takes long: names, settings, files, checks, towers.  What stands between the marks
+   SELDOM_RUN is therefore compiled at -O1; the kernels, the tape, pictures, masks made by CLIP and
+   whatever else goes over many numbers stand outside.
 
    The loops of a product's tiles (chapters 6 and 8), of which x86-64 has 86, consist of intrinsics,
    and gcc 12 makes as many instructions of them at -O1.  There they stand between the marks TILES,
@@ -7121,11 +7122,12 @@ static inline void FVG__NAME(store_n)(float *p, int n, FVG__V v) {
 }
 #endif
 
-/* Every kernel ends with this.  While the upper halves of AVX's registers are in use, Intel's CPUs
-   take longer for SSE instructions, of which the kernels' callers consist: a picture in eight bits
-   took a sixth more time.  gcc clears them itself at -O2, but not under -Os nor in tiles, which are
-   compiled at -O1. */
-FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(clear_upper)(void) {
+/* Every kernel ends with this, but for transpose, whose vectors have four lanes.  While the upper
+   halves of AVX's registers are in use, Intel's CPUs take longer for SSE instructions, with which
+   the code between kernels computes: to encode a picture with weights of eight bits took 15 % more
+   time.  gcc clears them itself from -O2 on, but neither under -Os nor at -O1, at which the tiles
+   are compiled. */
+FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(clear_upper_halves)(void) {
 #if FVG__LANES > 4
   _mm256_zeroupper();
 #endif
@@ -7354,7 +7356,7 @@ FVG__TARGET static void FVG__NAME(gemm_tile)(const fvg__tile *t) {
         v = FVG__ADD(v, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
       FVG__STORE_N(t->out + r * t->ld_out + j, lanes, v);
     }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 FVG__TILES_END
@@ -7394,7 +7396,7 @@ FVG__TARGET static float FVG__NAME(softmax)(int n, const float *x, float scale, 
     FVG__STORE(p + i, FVG__DIV(FVG__LOAD(p + i), FVG__SET1(sum)));
   for (int i = whole; i < n; i++)
     p[i] /= sum;
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
   return max + logf(sum);
 }
 
@@ -7406,7 +7408,7 @@ FVG__TARGET static void FVG__NAME(exp_scaled)(int n, const float *x, float scale
     FVG__V e = FVG__NAME(exp)(FVG__SUB(scaled, FVG__SET1(shift)));
     FVG__STORE_N(y + i, lanes, e);
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 /* As in plain C, one pass for the mean and a second for the variance. */
@@ -7440,7 +7442,7 @@ FVG__TARGET static void FVG__NAME(layer_norm)(int n, const float *x, const float
     FVG__V gained = FVG__FMA(d, FVG__LOAD_N(gain + i, lanes), FVG__LOAD_N(bias + i, lanes));
     FVG__STORE_N(y + i, lanes, gained);
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 /* The first loop makes m(g) and m(g n), the second dx.  In lanes beyond the end of the row g is 0,
@@ -7470,7 +7472,7 @@ FVG__TARGET static void FVG__NAME(layer_norm_backward)(int n, const float *x, co
     FVG__V rest = FVG__SUB(FVG__SUB(g, mean_g), FVG__MUL(normed, mean_gn));
     FVG__STORE_N(dx + i, lanes, FVG__FMA(rest, r, FVG__LOAD_N(dx + i, lanes)));
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 FVG__TARGET static inline FVG__V FVG__NAME(sigmoid)(FVG__V x) {
@@ -7514,7 +7516,7 @@ FVG__TARGET static void FVG__NAME(widen_pairs)(int n, const uint16_t *pairs, flo
     FVG__STORE(even + i, FVG__LOWER_HALF(word));
     FVG__STORE(odd + i, FVG__UPPER_HALF(word));
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 #endif
 
@@ -7526,7 +7528,7 @@ FVG__TARGET static void FVG__NAME(add)(int n, const float *x, float *y) {
     FVG__STORE(y + i, FVG__ADD(FVG__LOAD(y + i), FVG__LOAD(x + i)));
   for (int i = whole; i < n; i++)
     y[i] += x[i];
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
@@ -7535,7 +7537,7 @@ FVG__TARGET static void FVG__NAME(gelu)(int n, const float *x, float *y) {
     FVG__V v = FVG__LOAD_N(x + i, lanes);
     FVG__STORE_N(y + i, lanes, FVG__MUL(v, FVG__NAME(normal_cdf)(v)));
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 /* Below -50 the vector exp has reached its bound, so sigmoid no longer falls and x times it would
@@ -7547,7 +7549,7 @@ FVG__TARGET static void FVG__NAME(quick_gelu)(int n, const float *x, float *y) {
     FVG__V s = FVG__NAME(sigmoid)(FVG__MUL(v, FVG__SET1(1.702f)));
     FVG__STORE_N(y + i, lanes, FVG__MUL(v, s));
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 #endif
 
@@ -7564,7 +7566,7 @@ FVG__TARGET static void FVG__NAME(gelu_backward)(int n, const float *x, const fl
     FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
     FVG__STORE_N(dx + i, lanes, sum);
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, const float *dy,
@@ -7582,7 +7584,7 @@ FVG__TARGET static void FVG__NAME(quick_gelu_backward)(int n, const float *x, co
     FVG__V sum = FVG__FMA(FVG__LOAD_N(dy + i, lanes), slope, FVG__LOAD_N(dx + i, lanes));
     FVG__STORE_N(dx + i, lanes, sum);
   }
-  FVG__NAME(clear_upper)();
+  FVG__NAME(clear_upper_halves)();
 }
 
 FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
@@ -7591,8 +7593,10 @@ FVG__TARGET static float FVG__NAME(dot)(int n, const float *x, const float *y) {
     int lanes = fvg__min(FVG__LANES, n - i);
     sum = FVG__FMA(FVG__LOAD_N(x + i, lanes), FVG__LOAD_N(y + i, lanes), sum);
   }
-  float total = FVG__NAME(lanes_sum)(sum);
-  FVG__NAME(clear_upper)();
+
+  /* Some versions of gcc before 12 would add lanes up after they are cleared. */
+  volatile float total = FVG__NAME(lanes_sum)(sum);
+  FVG__NAME(clear_upper_halves)();
   return total;
 }
 
@@ -8660,7 +8664,7 @@ FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weight
   s->offset = 0;
   for (int i = 0; i < k; i += FVG__LANES)
     FVG__NAME(put)(words, i, FVG__LOAD_N(x + i, fvg__min(FVG__LANES, k - i)));
-  FVG__CLEAR_UPPER();
+  FVG__CLEAR_UPPER_HALVES();
 }
 
 /* There are no scales. */
@@ -8723,7 +8727,7 @@ FVG__TARGET static void FVG__NAME(convert)(int k, const float *x, int are_weight
     total = FVG__ADD_INTEGERS(total, q);
   }
   s->offset = FVG__NAME(offset)(k, total, s->zero);
-  FVG__CLEAR_UPPER();
+  FVG__CLEAR_UPPER_HALVES();
 }
 #endif
 
@@ -8852,7 +8856,7 @@ FVG__TARGET static void FVG__NAME(tile)(const fvg__narrow_tile *t) {
         y = FVG__ADD(y, FVG__LOAD_N(t->from + r * t->ld_from + j, lanes));
       FVG__STORE_N(t->out + r * t->ld_out + j, lanes, y);
     }
-  FVG__CLEAR_UPPER();
+  FVG__CLEAR_UPPER_HALVES();
 }
 
 FVG__TILES_END
@@ -8891,8 +8895,8 @@ static const fvg__narrow FVG__NAME(format) = {
    Words of floats and of sums are the same for all x86 levels but for the beginning of their names.
    A level has further words, its vectors and how sums lie in memory; and an instruction defines
    how words of x are made (put) and multiplied.  Under -Os it may have words made by a narrower
-   level's instruction with the same words (CONVERT).  load_n, store_n and clear_upper are those of
-   chapter 6. */
+   level's instruction with the same words (CONVERT).  load_n, store_n and clear_upper_halves
+   are those of chapter 6. */
 #ifdef FVG__SIMD
 #define FVG__STAMP_NARROW
 #endif
@@ -8903,7 +8907,7 @@ static const fvg__narrow FVG__NAME(format) = {
 #define FVG__STORE           FVG__MM(storeu_ps)
 #define FVG__LOAD_N          FVG__LEVEL_NAME(load_n)
 #define FVG__STORE_N         FVG__LEVEL_NAME(store_n)
-#define FVG__CLEAR_UPPER     FVG__LEVEL_NAME(clear_upper)
+#define FVG__CLEAR_UPPER_HALVES FVG__LEVEL_NAME(clear_upper_halves)
 #define FVG__ADD             FVG__MM(add_ps)
 #define FVG__SUB             FVG__MM(sub_ps)
 #define FVG__MUL             FVG__MM(mul_ps)
@@ -9138,7 +9142,7 @@ FVG__TARGET FVG__ALWAYS_INLINE void fvg__bf16_put_avx512(void *words, int at, __
 #define FVG__STORE           vst1q_f32
 #define FVG__LOAD_N          fvg__load_n_neon
 #define FVG__STORE_N         fvg__store_n_neon
-#define FVG__CLEAR_UPPER     fvg__clear_upper_neon
+#define FVG__CLEAR_UPPER_HALVES fvg__clear_upper_halves_neon
 #define FVG__ADD             vaddq_f32
 #define FVG__SUB             vsubq_f32
 #define FVG__MUL             vmulq_f32
@@ -9207,7 +9211,7 @@ FVG__ALWAYS_INLINE void fvg__q8_put_neon(void *words, int at, int32x4_t q) {
 #define FVG__STORE           wasm_v128_store
 #define FVG__LOAD_N          fvg__load_n_wasm
 #define FVG__STORE_N         fvg__store_n_wasm
-#define FVG__CLEAR_UPPER     fvg__clear_upper_wasm
+#define FVG__CLEAR_UPPER_HALVES fvg__clear_upper_halves_wasm
 #define FVG__ADD             wasm_f32x4_add
 #define FVG__SUB             wasm_f32x4_sub
 #define FVG__MUL             wasm_f32x4_mul

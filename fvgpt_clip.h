@@ -21199,6 +21199,8 @@ FVG_DEF fvg_status fvg_image_overlay(fvg_ctx *c, fvg_image *out, const fvg_image
 
 #endif /* FVGPT_NO_TRAINING */
 
+FVG__SELDOM_RUN_END
+
 #ifndef FVGPT_NO_TRAINING  /* chapter 39: masks are for training */
 /*==================================================================================================
  * CHAPTER 39  FOREGROUND: masks made by CLIP itself
@@ -22138,8 +22140,6 @@ FVG_DEF double fvg_mask_iou(const fvg_image *a, const fvg_image *b) {
   return either ? (double)both / (double)either : 1;
 }
 #endif /* FVGPT_NO_TRAINING */
-
-FVG__SELDOM_RUN_END
 
 /*==================================================================================================
  * CHAPTER 40  UNICODE: the tables of chapter 1

@@ -466,17 +466,15 @@ static void test_threads(int simd) {
 
 /* ---- the upper halves of AVX's registers ---- */
 #ifdef FVG__X86_SIMD
-#include <cpuid.h>
-
 /* Not 0 while the upper halves of registers are in use: bit 2 stands for those of ymm0 to 15, bit 6 for those of
-   zmm0 to 15. */
+   zmm0 to 15.  Those of zmm16 to 31, which SSE does not have, stay in use. */
 static unsigned upper_halves(void) {
   unsigned low, high;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1) : "memory");
   return low & 0x44;
 }
 
-/* Does this CPU have AVX and tell what is in use?  Leaves the upper halves clear. */
+/* Does this CPU have AVX2 and tell what is in use (leaf 13, part 1, bit 2 of eax)?  Leaves the upper halves clear. */
 static int tells_upper_halves(void) {
   unsigned a, b, c, d, used, cleared;
   __builtin_cpu_init();
@@ -488,7 +486,7 @@ static int tells_upper_halves(void) {
   return used && !cleared;
 }
 
-/* Tiles of every size and all kernels of rows leave the upper halves clear. */
+/* Tiles of every size, all kernels of rows and those of narrow weights leave the upper halves clear. */
 static void test_upper_halves(int simd) {
   static float x[32 * 32], y[32 * 32], z[32], ones[32], mean, rstd;
   static int32_t words[32 * 32], sums[32];
@@ -514,22 +512,22 @@ static void test_upper_halves(int simd) {
       }
   check_level(!used_by_tiles, "a tile leaves the upper halves clear");
 
-#define LEAVES_CLEAR(call) (call, used |= upper_halves())
+#define THEN_ASK(call) (call, used |= upper_halves())
   for (n = 1; n <= 32; n++) {
-    LEAVES_CLEAR(now->softmax(n, x, 1, y));
-    LEAVES_CLEAR(now->layer_norm(n, x, ones, z, 1e-5f, y, &mean, &rstd));
-    LEAVES_CLEAR(now->add(n, x, y));
-    LEAVES_CLEAR(now->gelu(n, x, y));
-    LEAVES_CLEAR(now->quick_gelu(n, x, y));
-    LEAVES_CLEAR(now->dot(n, x, y));
-    LEAVES_CLEAR(now->transpose(n, 32, x, 32, y, 32));
-    LEAVES_CLEAR(gradients->exp_scaled(n, x, 1, 0, y));
-    LEAVES_CLEAR(gradients->layer_norm_backward(n, x, ones, y, 0, 1, z));
-    LEAVES_CLEAR(gradients->gelu_backward(n, x, y, z));
-    LEAVES_CLEAR(gradients->quick_gelu_backward(n, x, y, z));
+    THEN_ASK(now->softmax(n, x, 1, y));
+    THEN_ASK(now->layer_norm(n, x, ones, z, 1e-5f, y, &mean, &rstd));
+    THEN_ASK(now->add(n, x, y));
+    THEN_ASK(now->gelu(n, x, y));
+    THEN_ASK(now->quick_gelu(n, x, y));
+    THEN_ASK(now->dot(n, x, y));
+    THEN_ASK(now->transpose(n, 32, x, 32, y, 32));
+    THEN_ASK(gradients->exp_scaled(n, x, 1, 0, y));
+    THEN_ASK(gradients->layer_norm_backward(n, x, ones, y, 0, 1, z));
+    THEN_ASK(gradients->gelu_backward(n, x, y, z));
+    THEN_ASK(gradients->quick_gelu_backward(n, x, y, z));
   }
-  LEAVES_CLEAR(now->widen_pairs(now->tile_cols, (const uint16_t *)(const void *)words, x, y));
-#undef LEAVES_CLEAR
+  THEN_ASK(now->widen_pairs(now->tile_cols, (const uint16_t *)(const void *)words, x, y));
+#undef THEN_ASK
   check_level(!used, "a kernel of rows leaves the upper halves clear");
 
   narrow[0] = fvg__choose_q8(simd);
@@ -620,9 +618,10 @@ int main(void) {
     test_threads(level);
     check_level(passed + failed - before == CHECKS_OF_A_LEVEL, "no check is left out");
 #ifdef FVG__X86_SIMD
-    if (level < FVG_SIMD_AVX2) ;
-    else if (tells_upper_halves()) test_upper_halves(level);
-    else printf("%s: this CPU does not tell which halves of registers are in use\n", level_name[level]);
+    if (level >= FVG_SIMD_AVX2) {
+      if (tells_upper_halves()) test_upper_halves(level);
+      else printf("%s: this CPU does not tell which halves of registers are in use\n", level_name[level]);
+    }
 #endif
     n_tested++;
   }
