@@ -16406,6 +16406,7 @@ FVG__SELDOM_RUN_END
    every bit. */
 
 /* ---- a hash of 128 bits ---- */
+/* It goes over all bytes of the weights, so it stands outside the marks SELDOM_RUN. */
 FVG_DEF fvg_hash fvg_hash_begin(void) {
   fvg_hash h = {{0x243F6A8885A308D3u, 0x13198A2E03707344u}};      /* the digits of pi */
   return h;
