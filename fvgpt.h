@@ -6859,14 +6859,19 @@ static int fvg__min(int a, int b) { return a < b ? a : b; }
 #define FVG__PANEL_COLS 16
 #endif
 
+/* What the sums of a row begin with. */
+static const float fvg__zeros[FVG__PANEL_COLS] = {0};
+
 /* One tile of a product.  For r < rows and j < cols:
 
      out[r][j] = sum_k a[r a_row + k a_k] panel[k tile_cols + j] + bias[j] + from[r ld_from + j]
 
-   While the sums are made, the kernel prefetches the memory at `ahead`, ahead_step floats further
-   at every k. */
+   With `goes_on` the sums begin with what out holds, the sums over an earlier part of k, instead of
+   with zeros; then all tile_cols columns must be there.  While the sums are made, the kernel
+   prefetches the memory at `ahead`, ahead_step floats further at every k. */
 typedef struct fvg__tile {
   int rows, cols, depth;            /* depth: the range of k                                      */
+  int goes_on;
   ptrdiff_t a_row, a_k;             /* strides of A, in floats                                    */
   ptrdiff_t ld_from, ld_out;        /* floats from one row to the next                            */
   ptrdiff_t ahead_step;
@@ -6935,7 +6940,9 @@ typedef struct fvg__gradient_kernels {
 static void fvg__gemm_tile_scalar(const fvg__tile *t) {
   for (int r = 0; r < t->rows; r++) {
     const float *a = t->a + r * t->a_row;
+    float *out = t->out + r * t->ld_out;
     float sum[FVG__SCALAR_COLS] = {0};
+    if (t->goes_on) memcpy(sum, out, sizeof sum);
 
     for (int k = 0; k < t->depth; k++) {
       float a_rk = a[k * t->a_k];
@@ -6944,7 +6951,6 @@ static void fvg__gemm_tile_scalar(const fvg__tile *t) {
         sum[j] += a_rk * b_k[j];
     }
 
-    float *out = t->out + r * t->ld_out;
     for (int j = 0; j < t->cols; j++) {
       if (t->bias)
         sum[j] += t->bias[j];
@@ -7220,11 +7226,15 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
 #define FVG__EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
 #endif
 
-/* What sum_rows below does for row r, whose two sums are the variables s<r>0 and s<r>1: declare
-   them, add a times the panel's row b0, b1 to them, and store them. */
+/* What sum_rows below does for row r, whose two sums are the variables s<r>0 and s<r>1: read what
+   they begin with, add a times the panel's row b0, b1 to them, and store them. */
 #define FVG__SUMS(r) \
   FVG__V s##r##0 = FVG__SET1(0); \
-  FVG__V s##r##1 = FVG__SET1(0);
+  FVG__V s##r##1 = FVG__SET1(0); \
+  if (!FVG__FOR_SIZE && rows > r) { \
+    s##r##0 = FVG__LOAD(begin + r * ld_begin); \
+    s##r##1 = FVG__LOAD(begin + r * ld_begin + FVG__LANES); \
+  }
 #define FVG__STEP(r, a) \
   if (rows > r) { \
     FVG__V number = FVG__SET1(a); \
@@ -7239,7 +7249,8 @@ FVG__TARGET static inline FVG__V FVG__NAME(normal_cdf)(FVG__V x) {
 
 FVG__TILES_BEGIN
 
-/* sum[r ld_sum + 0..2 LANES-1] = sum_k a[r row + k step] panel[k]  for r < rows.
+/* sum[r ld_sum + 0..2 LANES-1] = begin[same of r] + sum_k a[r row + k step] panel[k]  for r < rows.
+   Here `begin` is out, or one row of zeros for all; under -Os it is always zero.
 
    `rows` is a constant for the compiler, which drops the steps of rows that are not there.  The
    sums are named variables because compilers would spill an array to memory.  From 4 rows on, two
@@ -7250,6 +7261,8 @@ FVG__TILES_BEGIN
    products took 5 to 10 % longer. */
 FVG__TARGET FVG__ALWAYS_INLINE void FVG__NAME(sum_rows)(const fvg__tile *t, const int rows,
                                                         float *sum, ptrdiff_t ld_sum) {
+  const float *begin = t->goes_on ? t->out : fvg__zeros;
+  const ptrdiff_t ld_begin = t->goes_on ? t->ld_out : 0;
   FVG__EACH_ROW(FVG__SUMS)
 
   const ptrdiff_t row = t->a_row, step = t->a_k;
@@ -7976,11 +7989,14 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
              are put into panels once, when they are loaded (fvg_tensor_pack).  Any B that is
              not F32 in panels is copied, 256 rows at a time, into a panel when its turn comes;
              weights in fewer bits are widened then.
-     rows    A is read where it lies, unless its rows would evict each other from the cache: they
-             do when they are a multiple of 4096 bytes apart, and 14 of them at 2048 already.  Such
-             rows are copied into tiles first, of [k][16] with 14 rows and 2 gaps.  So is an A that
-             is read down its columns, where each k lies far from the last: 14 rows are then
-             multiplied 1.3 to 2 times as fast.
+     rows    A is read where it lies, with two exceptions.  If it is read down its columns, where
+             each k lies far from the last, it is copied into tiles first, of [k][16] with 14 rows
+             and 2 gaps: 14 rows are then multiplied 1.3 to 2 times as fast.  And caches of few
+             ways, as processors other than x86-64 have them, cannot hold many rows that lie a
+             multiple of 4096 bytes apart; there such rows are copied, too.
+     part    Where B lies in panels, at most 1536 of k are taken at a time.  Whole panels of 3072
+             would leave a block of A no room in the second-level cache: such products take 10 to
+             15 % longer.  The sums of a part wait in `out`, where the next part goes on with them.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while all panels pass by,
              once per block.  The next panel is prefetched meanwhile, at most a cache line at each
              k, so that it has arrived when it is needed (half of it, if the block is a single
@@ -7990,9 +8006,9 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
 
              panel 0   panel 1   panel 2  ...               B in panels
                 |         |         |
-     block 0  [ job ]   [ job ]   [ job ]                   a job is a block times a panel;
-     block 1  [ job ]   [ job ]   [ job ]                   threads share the jobs of a pass
-       A
+     block 0  [ job ]   [ job ]   [ job ]                   a job is a block times a panel, over
+     block 1  [ job ]   [ job ]   [ job ]                   one part of k; threads share the jobs
+       A                                                    of a part
 
    Backward through frozen weights, dX = dY W, reads W where forward reads W^T.  A second copy in
    that order would double the memory of the model.  Transposing instead costs some 20 clocks per
@@ -8008,11 +8024,19 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
    2008.) */
 
 #define FVG__PANEL_DEPTH   256      /* rows of B copied at a time; a multiple of all panel widths */
+#define FVG__PART_DEPTH    1536     /* the most of k at a time where B lies in panels             */
 #define FVG__BLOCK_FLOATS  196608   /* rows times k of a block: 768 kB                            */
 #define FVG__BLOCK_ROWS    112      /* the most rows of a block                                   */
 #define FVG__COPIED_ROWS   480      /* the same where every block has to copy B                   */
 #define FVG__PASS_ROWS     960      /* rows of A that are copied at a time                        */
 #define FVG__WORTH_THREADS 1e6      /* fewer multiply-adds are done before threads have started   */
+
+/* Do six rows, 4096 bytes or a multiple apart, evict each other from the first-level cache? */
+#ifdef FVG__X86_SIMD
+#define FVG__ROWS_COLLIDE 0
+#else
+#define FVG__ROWS_COLLIDE 1
+#endif
 
 /* A matrix as it lies in memory.  Element (i, j) is data[i row + j col], or lies in panels. */
 typedef struct fvg__operand {
@@ -8050,6 +8074,7 @@ typedef struct fvg__product {
 typedef struct fvg__gemm_job {
   fvg__product p;
   int row0, rows;                   /* of the pass                                                */
+  int k0, depth;                    /* the part of k whose turn it is; all of it where !ready     */
   int ready;                        /* B lies in panels, in the direction that is needed          */
   int block_tiles;                  /* tiles in a block of rows                                   */
   int n_panels;
@@ -8067,12 +8092,17 @@ static int fvg__tiled_step(const fvg__kernels *kernels) {
    many rows, or its rows collide in the cache. */
 static int fvg__worth_tiling(const fvg__product *p) {
   int many_rows = p->kernels->tile_rows > 6;
-  int down_columns = p->a.col != 1;
+  int down_columns = FVG__TRAINS && p->a.col != 1;
   ptrdiff_t stride = down_columns ? p->a.col : p->a.row;
   ptrdiff_t bytes = stride * (ptrdiff_t)sizeof(float);
-  int colliding = bytes % (many_rows ? 2048 : 4096) == 0;
+  int colliding = FVG__ROWS_COLLIDE && bytes % 4096 == 0;
 
   return p->n >= 4 * p->kernels->tile_cols && (colliding || (down_columns && many_rows));
+}
+
+/* Is A copied?  Where this can never be, the compiler leaves out all that belongs to it. */
+static int fvg__is_tiled(const fvg__product *p) {
+  return (FVG__TRAINS || FVG__ROWS_COLLIDE) && p->tiled_a;
 }
 
 /* The size of fvg__product.tiled_a in floats. */
@@ -8231,12 +8261,13 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
   t.rows = 0;
   t.cols = fvg__min(kernels->tile_cols, p->n - j0);
   t.depth = depth;
+  t.goes_on = g->ready && k0 > 0;
   t.panel = panel;
   t.ahead = ahead ? ahead : panel;
   int row_floats = p->b.type == FVG_BF16_PANELS ? kernels->tile_cols / 2 : kernels->tile_cols;
   t.ahead_step = ahead ? fvg__ceil_div(row_floats, n_tiles) : 0;
 
-  if (p->tiled_a) {
+  if (fvg__is_tiled(p)) {
     size_t first_tile = fvg__row(block, g->block_tiles);
     t.a = p->tiled_a + (first_tile * (size_t)p->k + (size_t)k0) * (size_t)step;
     t.a_row = 1;
@@ -8248,18 +8279,19 @@ static void fvg__block_times_panel(const fvg__gemm_job *g, int block, int k0, in
     t.a_k = p->a.col;
   }
 
-  /* The first part of k starts from bias and `from`, later ones from what the part before left. */
+  /* bias and `from` are added once: by the last part of k where the sums go on from part to part,
+     else by the first one, to whose result later parts add their sums. */
   t.out = p->out + row0 * p->ld_out + j0;
   t.ld_out = p->ld_out;
   t.bias = NULL;
-  t.from = t.out;
+  t.from = g->ready ? NULL : t.out;
   t.ld_from = p->ld_out;
-  if (k0 == 0) {
+  if (g->ready ? k0 + depth == p->k : k0 == 0) {
     t.bias = p->bias ? p->bias + j0 : NULL;
     t.from = p->from ? p->from + row0 * p->ld_from + j0 : NULL;
     t.ld_from = p->ld_from;
   }
-  fvg__rows_times_panel(kernels, &t, rows, p->tiled_a ? (ptrdiff_t)p->k * step : 0);
+  fvg__rows_times_panel(kernels, &t, rows, fvg__is_tiled(p) ? (ptrdiff_t)p->k * step : 0);
 }
 
 /* out [m,n] = A [m,k] times panels of panel_rows >= k rows each, in this thread; with `accumulate`
@@ -8299,9 +8331,9 @@ static void fvg__gemm_run(void *arg, int index) {
 
   if (g->ready) {
     ptrdiff_t panel_floats = (ptrdiff_t)p->k * width;
-    const float *here = (const float *)p->b.data + panel * panel_floats;
+    const float *here = (const float *)p->b.data + panel * panel_floats + g->k0 * width;
     const float *ahead = panel + 1 < g->n_panels ? here + panel_floats : NULL;
-    fvg__block_times_panel(g, block, 0, p->k, j0, here, ahead);
+    fvg__block_times_panel(g, block, g->k0, g->depth, j0, here, ahead);
     return;
   }
 
@@ -8326,6 +8358,13 @@ static fvg_status fvg__run_jobs(fvg_ctx *c, void (*run)(void *arg, int index), v
   return FVG_OK;
 }
 
+/* In how many parts k is taken where B lies in panels.  Sums go on from part to part in `out`, so
+   all columns of its panels must be there, and it may not hold what is added at the end. */
+static int fvg__parts_of_k(const fvg__product *p) {
+  int has_room = p->n % p->kernels->tile_cols == 0 && p->from != p->out;
+  return has_room && !FVG__FOR_SIZE ? fvg__ceil_div(p->k, FVG__PART_DEPTH) : 1;
+}
+
 /* Computes a product.  c NULL: in this thread, for use inside a job.  Returns FVG_E_CANCELLED, with
    `out` unfinished, if the caller wants to stop. */
 static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
@@ -8339,8 +8378,10 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   g.ready = in_panels && p->b.row == 1 && p->b.col == p->k;
   g.n_panels = fvg__ceil_div(p->n, p->kernels->tile_cols);
 
+  int part = fvg__ceil_div(p->k, g.ready ? fvg__parts_of_k(p) : 1);
+
   int most_rows = FVG__COPIED_ROWS;
-  if (g.ready) most_rows = fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / p->k);
+  if (g.ready) most_rows = fvg__min(FVG__BLOCK_ROWS, FVG__BLOCK_FLOATS / part);
   g.block_tiles = most_rows < tile_rows ? 1 : most_rows / tile_rows;
   int block_rows = g.block_tiles * tile_rows;
   int pass_rows = FVG__PASS_ROWS / block_rows * block_rows;
@@ -8348,12 +8389,14 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
   fvg_status s = FVG_OK;
   for (g.row0 = 0; !s && g.row0 < p->m; g.row0 += g.rows) {
     g.rows = fvg__min(pass_rows, p->m - g.row0);
-    int n_tiles = p->tiled_a ? fvg__ceil_div(g.rows, tile_rows) : 0;
+    int n_tiles = fvg__is_tiled(p) ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
     s = fvg__run_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
-    if (!s)
+    for (g.k0 = 0; !s && g.k0 < p->k; g.k0 += part) {
+      g.depth = fvg__min(part, p->k - g.k0);
       s = fvg__run_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
+    }
   }
   return s;
 }

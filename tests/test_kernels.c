@@ -161,6 +161,49 @@ static void test_gemm_rows_alone(void) {
   check_level(same, "a row of a product has the same bits alone and among others, copied into tiles or not");
 }
 
+/* Where k is taken in parts, sums go on with the same bits; one column less, and it is taken at once. */
+static void test_gemm_parts(void) {
+  enum { M = 113, N = 2 * FVG__PANEL_COLS, K = 3100 };
+  static float a[M * K], b[N * K], from[M * N], bias[N], in_parts[M * N], at_once[M * N];
+  static const int rows[3] = {1, 15, M}, depths[3] = {FVG__PART_DEPTH, FVG__PART_DEPTH + 1, K};
+  int n = 2 * now->tile_cols, i, mode, r, same = 1, parts = 1;
+  for (i = 0; i < M * K; i++) a[i] = uniform(-1, 1);
+  for (i = 0; i < N * K; i++) b[i] = uniform(-1, 1);
+  for (i = 0; i < M * N; i++) from[i] = uniform(-1, 1);
+  for (i = 0; i < N; i++) bias[i] = uniform(-1, 1);
+  for (i = 0; i < 9; i++)
+    for (mode = 0; mode < 4; mode++) {
+      int m = rows[i / 3], k = depths[i % 3];
+      float *panels = panels_of(b, n, k);
+      fvg__product p;
+      memset(&p, 0, sizeof p);
+      p.kernels = now;
+      p.m = m;
+      p.k = k;
+      p.a = fvg__matrix(a, k, 1);
+      p.b = fvg__matrix(panels, 1, k);
+      p.b.type = FVG_F32_PANELS;
+      if (mode & ACCUMULATE) p.from = from;
+      if (mode & BIAS) p.bias = bias;
+      p.ld_out = p.ld_from = N;
+      p.n = n;
+      p.out = in_parts;
+      parts &= fvg__parts_of_k(&p) == (FVG__FOR_SIZE ? 1 : 1 + (k > FVG__PART_DEPTH) + (k > 2 * FVG__PART_DEPTH));
+      fvg__gemm(NULL, &p);
+      p.n = n - 1;
+      p.out = at_once;
+      parts &= fvg__parts_of_k(&p) == 1;
+      fvg__gemm(NULL, &p);
+      for (r = 0; r < m; r++) same &= !memcmp(in_parts + r * N, at_once + r * N, (size_t)(n - 1) * sizeof *at_once);
+      p.n = n;
+      p.out = from;                 /* here out holds what is added at the end */
+      if (p.from == p.out) parts &= fvg__parts_of_k(&p) == 1;
+      free(panels);
+    }
+  check_level(same, "a product over parts of k has the bits of one over all of k");
+  check_level(parts, "k is taken in parts of FVG__PART_DEPTH where whole panels of out are free for sums");
+}
+
 static void test_transpose_and_add(void) {
   float from[20 * 23], to[20 * 23 + 2], y[40], x[40];
   int rows, cols, i, j, right = 1;
@@ -598,7 +641,7 @@ static void test_choice(const int *level, int n) {
 int main(void) {
   static const int levels[] = {FVG_SIMD_SCALAR, FVG_SIMD_SSE2, FVG_SIMD_AVX2, FVG_SIMD_AVX512, FVG_SIMD_NEON,
                                FVG_SIMD_WASM};
-  enum { CHECKS_OF_A_LEVEL = 33 + 3 * POOLS };
+  enum { CHECKS_OF_A_LEVEL = 35 + 3 * POOLS };
   int i, level, before, here[6], n_here = levels_here(here), n_tested = 0;
   fvg_rng_seed(&rng, 2, 2);
   test_choice(here, n_here);
@@ -609,6 +652,7 @@ int main(void) {
     before = passed + failed;
     test_gemm();
     test_gemm_rows_alone();
+    test_gemm_parts();
     test_transpose_and_add();
     test_layer_norm_backward();
     test_exp();
