@@ -80,8 +80,9 @@
 
       The macro FVGPT_VERSION is the version of the header as a string, such as "1.0.0".
 
-      -ffast-math and -ffinite-math-only are refused, because losses, masks and checks for NaN need
-      IEEE arithmetic.
+      -ffast-math is refused, and so are -ffinite-math-only and -fassociative-math where the
+      compiler tells (clang does not tell the latter): losses, masks and checks for NaN need IEEE
+      arithmetic, and so do sums whose order is part of their meaning.
 
    2. ERRORS.  A function that can fail returns an fvg_status; FVG_OK is 0.  fvg_error(c) then
       returns one line that names what failed: the file, the tensor, both shapes.
@@ -113,8 +114,8 @@
       tapes.
 
    4. THREADS.  One thread at a time may use a context.  Kernels divide their work into chunks that
-      depend on the shapes alone, and no sum is divided between chunks.  So results have the same
-      bits for any number of threads.
+      depend on the shapes alone, and a sum is never divided between chunks that run side by side.
+      So results have the same bits for any number of threads.
 
       Idle workers look for new work for about a tenth of a millisecond before they sleep.  More
       threads than cores make a program slower.
@@ -182,9 +183,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || \
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || defined(__ASSOCIATIVE_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "fvgpt needs IEEE arithmetic: compile without -ffast-math and -ffinite-math-only"
+#error "fvgpt needs IEEE arithmetic: compile without -ffast-math and the flags that it stands for"
 #endif
 
 #if defined(FVGPT_STATIC) && (defined(__GNUC__) || defined(__clang__))
@@ -235,7 +236,8 @@ typedef enum fvg_status {
 } fvg_status;
 
 /* The level of the kernels.  On x86-64 it is chosen at run time and is never above the one that was
-   asked for; NEON and WASM are there if the program was compiled for them. */
+   asked for (NEON and WASM count as the best there); NEON and WASM are there if the program was
+   compiled for them. */
 typedef enum fvg_simd {
   FVG_SIMD_BEST = 0,
   FVG_SIMD_SCALAR,
@@ -377,7 +379,8 @@ FVG_DEF fvg_status fvg_report_progress(fvg_ctx *c, const fvg_progress *p);
    them.  FVG_E_CANCELLED if the caller asks to stop; some jobs have then not been run.
 
    A job must not use c, which belongs to the calling thread.  The one exception is fvg_parallel: a
-   call from inside a job runs its own jobs one after the other, in the thread of that job. */
+   call from inside one of several jobs runs its own jobs one after the other, in the thread of that
+   job.  A single job (n is 1) keeps the other threads free for the calls that it makes. */
 FVG_DEF fvg_status fvg_parallel(fvg_ctx *c, void (*job)(void *arg, int index), void *arg, int n);
 
 /* Zeroed memory from the context's allocator, aligned to 64 bytes; NULL with FVG_E_NOMEM recorded
@@ -423,8 +426,8 @@ typedef enum fvg_dtype {
   FVG_I8,                            /* integers of files with eight-bit weights                 */
   FVG_Q8,                            /* a matrix of integers of eight bits, with a scale per row  */
   FVG_BF16_PANELS,                   /* BF16 in the order in which it is multiplied or widened   */
-  FVG_Q8_IMAGES                      /* of no tensor: a model whose image tower is FVG_Q8 and whose
-                                        text tower FVG_F32 (fvg_clip_load)                       */
+  FVG_Q8_IMAGES                      /* not a tensor's type: it names a model whose image tower is
+                                        FVG_Q8 and whose text tower is FVG_F32 (fvg_clip_load)   */
 } fvg_dtype;
 
 /* The most dimensions that a tensor can have. */
@@ -464,9 +467,9 @@ FVG_DEF uint16_t fvg_float_to_bfloat(float x);
    dimensions counts as the matrix [dim 0, the rest].  x owns its data, which are replaced; its
    shape stays.  If x is of the wanted type, nothing is done.
 
-   FVG_E_ARG if x is no matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.  No
-   tape may hold a node of x meanwhile.  Panels are valid in every context of the same SIMD level,
-   and nonsense at another level. */
+   FVG_E_ARG if x is not a matrix of the type that is expected; FVG_E_NOMEM.  x is then unchanged.
+   No tape may hold a node of x meanwhile.  Panels are valid in every context of the same SIMD
+   level, and nonsense at another level. */
 FVG_DEF fvg_status fvg_tensor_pack(fvg_ctx *c, fvg_tensor *x);
 FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x);
 
@@ -526,8 +529,9 @@ FVG_DEF int fvg_file_exists(const char *path);
 
 #ifndef FVGPT_NO_TRAINING
 /* Writes n bytes to the file `path`.  The file appears complete and on the disk, or not at all:
-   the bytes go to a temporary file beside it, which is then renamed.  If `path` is a link, its
-   target is replaced; a pipe or a device is written to directly.  FVG_E_IO, FVG_E_NOMEM. */
+   the bytes go to a temporary file beside it, which is then renamed.  A file that it replaces hands
+   on its permissions, where the system is POSIX.  If `path` is a link, its target is replaced; a
+   pipe or a device is written to directly.  FVG_E_IO, FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_file_save(fvg_ctx *c, const char *path, const void *bytes, size_t n);
 
 /* 1 if this is the name of such a temporary file; else 0.  A program that is killed may leave one,
@@ -592,8 +596,8 @@ FVG_DEF fvg_status fvg_weights_open(fvg_ctx *c, fvg_weights **out, const fvg_sou
    tensor, its name is "tensor".  Beside a state_dict, `optimizer` and `scheduler` are left out.
    Parameters count as tensors.  Numbers and strings at the top level, such as epoch, are metadata.
 
-   Types are those of safetensors; for others (F64, BOOL, ...) fvg_weights_info returns 2.  Tensors
-   may have any strides.
+   Tensors of a type that fvg_dtype lacks (F64, BOOL, ...) are listed, too; fvg_weights_info returns
+   2 for them.  Tensors may have any strides.
 
    FVG_E_FORMAT names a class or function that the file asks for, other than tensors, plain
    containers, modules and optimisers.  FVG_E_UNSUPPORTED for older and for compressed files. */
@@ -624,8 +628,9 @@ FVG_DEF const char *fvg_weights_metadata(const fvg_weights *w, const char *key);
 
 /* Reads the tensor `name` into new memory, converted to the type `as`; the caller gives it to
    fvg_tensor_free.  F32, F16 and BF16 convert to one another, I32, I64 and U8 to I32 and I64, U8 to
-   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor, FVG_E_UNSUPPORTED if it cannot be
-   converted, FVG_E_NUMERIC if a float is not finite, FVG_E_IO, FVG_E_NOMEM. */
+   U8 and I8 to I8.  FVG_E_FORMAT if there is no such tensor or an integer does not fit I32,
+   FVG_E_UNSUPPORTED if it cannot be converted, FVG_E_NUMERIC if a float is not finite, FVG_E_IO,
+   FVG_E_NOMEM. */
 FVG_DEF fvg_status fvg_weights_get(fvg_weights *w, fvg_tensor *out, const char *name,
                                    fvg_dtype as);
 
@@ -672,7 +677,7 @@ typedef struct fvg_parameter {
   const char *name;                  /* its name in checkpoints; not copied                      */
   fvg_tensor  value;                 /* F32, owned                                               */
   float      *grad;                  /* as many elements, owned; backward adds to it             */
-  float       rate;                  /* times the learning rate is taken for it; 0: once         */
+  float       rate;                  /* factor on the learning rate; 0 stands for 1              */
 } fvg_parameter;
 
 /* Makes a parameter of n_dim dimensions, its values and gradient zero; `name` must outlive it, and
@@ -764,9 +769,10 @@ FVG_DEF fvg_status fvg_backward(fvg_node *loss);
    nodes of one f, not of all.  This costs a third more work, or half more where weights are
    frozen, because backward is cheaper there.
 
-   f must make the same nodes each time, from x, constants and parameters only: any other node of
-   the tape would lose its gradient.  `user` is handed to f and must stay until the tape is reset.
-   y always counts as needing a gradient.  NULL if f returns NULL.  Calls may be nested. */
+   f must make the same nodes each time, from x, constants and parameters only.  Any other node of
+   the tape that needs a gradient could not get it: FVG_E_ARG.  `user` is handed to f and must stay
+   until the tape is reset.  y always counts as needing a gradient.  NULL if f returns NULL.  Calls
+   may be nested. */
 typedef fvg_node *(*fvg_function)(fvg_tape *t, fvg_node *x, void *user);
 FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 
@@ -774,7 +780,9 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user);
 /* Compares gradients with central differences of f, a function that makes a scalar [1,1].  `probes`
    elements of each of the n_params parameters are changed by +-step.  Returns the largest
    |numeric - analytic| / (|numeric| + |analytic| + floor), where floor is 0.001 times the largest
-   gradient of the parameter; NaN if one was met, and a negative number on failure. */
+   gradient of the parameter; NaN if one was met or f failed with a changed element, and a negative
+   number if f or backward failed before that.  The parameters keep their values, and get the
+   gradients of f. */
 typedef fvg_node *(*fvg_scalar_fn)(fvg_tape *t, void *user);
 FVG_DEF double fvg_gradient_check(fvg_ctx *c, fvg_scalar_fn f, void *user,
                                   fvg_parameter *const *params, int n_params,
@@ -812,7 +820,7 @@ FVG_DEF fvg_node *fvg_gelu(fvg_node *x);
 FVG_DEF fvg_node *fvg_quick_gelu(fvg_node *x);
 FVG_DEF fvg_node *fvg_sigmoid(fvg_node *x);
 
-/* softmax(x / tau) of each row; FVG_E_ARG unless tau > 0. */
+/* softmax(x / tau) of each row; FVG_E_ARG unless tau > 0 (1e-37 at least). */
 FVG_DEF fvg_node *fvg_softmax(fvg_node *x, float tau);
 
 /* x / |x| of each row, with the Euclidean norm; a row of zeros stays zero. */
@@ -841,7 +849,8 @@ FVG_DEF fvg_node *fvg_sum(fvg_node *x);
 FVG_DEF fvg_node *fvg_cross_entropy(fvg_node *logits, const int *label);
 
 /* KL(p_i || softmax(logits_i / tau)) of each row: p and logits [n,C] -> [n,1].  p is taken as a
-   constant.  FVG_E_ARG unless tau > 0. */
+   constant, and each of its rows must sum to 1, as those of fvg_softmax do.  FVG_E_ARG unless
+   tau > 0. */
 FVG_DEF fvg_node *fvg_kl_rows(fvg_node *p, fvg_node *logits, float tau);
 
 /* sum_i weight_i BCE(sigmoid(q_i), target_i) / sum_i weight_i: q [n,1], target and weight [n]
@@ -925,10 +934,11 @@ typedef struct fvg_splice {
 /* All prompts of one pass through a transformer. */
 typedef struct fvg_prompts {
   fvg_node *vectors;                 /* [n,w]                                                    */
-  const fvg_splice *splice;          /* [n_splice], in ascending order of layers                 */
+  const fvg_splice *splice;          /* [n_splice], in ascending order of layers, else FVG_E_ARG */
   int n_splice;                      /* at most one per layer                                    */
   float keep;                        /* 0: a vector takes a row's place for good; otherwise the
-                                        row becomes (1 - keep) vector + keep row                 */
+                                        row becomes (1 - keep) vector + keep row, if as many
+                                        rows leave the splice as enter it                        */
   int recompute;                     /* 1: backward computes each block again, which needs the
                                         memory of one block and a third more work                */
 } fvg_prompts;
@@ -1183,8 +1193,8 @@ typedef enum fvg_gda_rule {
 } fvg_gda_rule;
 
 /* Settings; all zeros are a good choice.  "Val" marks a setting that the pictures of val choose if
-   it is 0: by accuracy, equal ones by the smaller cross-entropy, then the first.  Behind it stands
-   the value that is taken without val. */
+   it is 0: by accuracy, equal ones by the smaller cross-entropy, then the first.  After it comes
+   the value that is used without val. */
 typedef struct fvg_head_desc {
   float c;                           /* LinearProbe: val; 31.6.  Inverse strength of its penalty */
   float ratio;                       /* CLIP-Adapter: val; 0.2.  The adapter's share, up to 1    */
@@ -1337,7 +1347,10 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
 #include <wasm_simd128.h>
 #endif
 
-/* At -O2 gcc takes two thirds of its time for code that runs seldom and never long, or that only
+/* Skip this on a first reading: the marks SELDOM_RUN, TILES, SMALL and APART change how gcc
+   compiles the code, never what it computes.
+
+   At -O2 gcc takes two thirds of its time for code that runs seldom and never long, or that only
    calls what takes long: names, settings, files, checks, towers.  What stands between the marks
    SELDOM_RUN is therefore compiled at -O1; the kernels, the tape, pictures, masks made by CLIP and
    whatever else goes over many numbers stand outside.
@@ -1351,9 +1364,8 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
    line, a condition to each place that it follows from) or prepare loops, registers and pointers
    for speed.  Without them what stands between the marks SMALL gets 3 % smaller.  Only the tiles
    keep the first of two passes that take out of a loop what does not change in it.  FOR_SIZE is 1
-   where code does without a faster way that would make it larger.  gcc also copies small functions
-   into their callers where it takes a call to be longer; where it is mistaken, the mark APART
-   forbids that. */
+   where code does without a faster way that would make it larger.  gcc also inlines small functions
+   where it expects a call to be larger; the mark APART forbids this where it is wrong. */
 #if !defined(__GNUC__) || defined(__clang__) || !defined(__OPTIMIZE__)
 #define FVG__PRAGMA(x)
 #else
@@ -1410,7 +1422,7 @@ FVG__SMALL_BEGIN
 
    Messages.  They are written by functions of this chapter, not by vsnprintf, which follows the
    locale and does not exist on every microcontroller.  A double is m 2^e, so its decimal digits
-   end, if only after up to 309 of them before the point and 1074 behind it.  All of them are made,
+   end, if only after up to 309 of them before the point and 1074 after it.  All of them are made,
    by multiplying or dividing m by powers of two, and then rounded once.  Reading goes the other
    way.  So what is printed with 17 digits comes back as the same double.
 
@@ -1425,10 +1437,10 @@ FVG__SMALL_BEGIN
 
 #define FVG__ALIGN 64
 
-/* A private function that only fvgpt_clip.h uses. */
+/* A private function of this header that fvgpt_clip.h uses; a build of this one alone may not. */
 #define FVG__FOR_CLIP FVG__UNUSED
 
-/* 0 where nothing is trained: what only gradients need then falls away. */
+/* 0 where nothing is trained: the compiler then drops what only gradients need. */
 #ifdef FVGPT_NO_TRAINING
 enum { FVG__TRAINS = 0 };
 #else
@@ -2178,6 +2190,10 @@ FVG_DEF void fvg_release(fvg_ctx *c, void *block) {
 static size_t fvg__row(int i, int width) { return (size_t)i * (size_t)width; }
 
 FVG_DEF char *fvg_copy_string(fvg_ctx *c, const char *s) {
+  if (!s) {
+    fvg__missing(c, "fvg_copy_string", "the text");
+    return NULL;
+  }
   size_t n = strlen(s) + 1;
   char *copy = (char *)fvg_alloc(c, n);
   if (copy) memcpy(copy, s, n);
@@ -3032,10 +3048,10 @@ static fvg_status fvg__source_read(fvg_ctx *c, const fvg_source *s, void *dst, u
 /* The block is one byte longer than the source: fvg_alloc has set that closing byte to 0. */
 FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
                                        const fvg_source *s) {
+  if (bytes) *bytes = NULL;
+  if (n) *n = 0;
   if (!c || !s || !bytes || !n)
     return fvg__missing(c, "fvg_source_read_all", "the source or the result");
-  *bytes = NULL;
-  *n = 0;
 
   if (s->size >= (size_t)-1 / 2)
     return fvg_fail(c, FVG_E_NOMEM,
@@ -3064,12 +3080,14 @@ FVG_DEF void fvg_bytes_free(fvg_ctx *c, uint8_t *bytes) { fvg_release(c, bytes);
 typedef enum fvg__kind { FVG__ABSENT = 0, FVG__PLAIN_FILE, FVG__SPECIAL_FILE } fvg__kind;
 
 #if defined(FVG__POSIX_FILES)
-/* What cannot be looked at counts as a plain file, so that fopen reports the reason. */
+/* Nothing has a name that is too long or leads in a circle.  Whatever else cannot be looked at
+   counts as a plain file, so that fopen reports the reason. */
 static fvg__kind fvg__kind_of(const char *path) {
   struct stat x;
   if (stat(path, &x) == 0)
     return S_ISREG(x.st_mode) ? FVG__PLAIN_FILE : FVG__SPECIAL_FILE;
-  return errno == ENOENT || errno == ENOTDIR ? FVG__ABSENT : FVG__PLAIN_FILE;
+  int is_absent = errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG || errno == ELOOP;
+  return is_absent ? FVG__ABSENT : FVG__PLAIN_FILE;
 }
 
 #elif defined(FVG__WINDOWS_FILES)
@@ -3235,6 +3253,13 @@ static int fvg__sync(FILE *file) {
 
 static int fvg__replace(const char *from, const char *to) { return rename(from, to); }
 
+/* Gives a new file the permissions of the one at `place` that it will replace.  Failing is no
+   reason to lose what is to be written. */
+static void fvg__keep_permissions(const char *temporary, const char *place) {
+  struct stat x;
+  if (stat(place, &x) == 0) (void)chmod(temporary, x.st_mode & 0777);
+}
+
 /* A folder that cannot be forced onto the disk is no reason to fail, because the file itself is
    there. */
 static void fvg__sync_folder(const char *folder) {
@@ -3252,15 +3277,6 @@ extern "C"
 __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
                                                 unsigned long flags);
 
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
-
 static int fvg__sync(FILE *file) { return _commit(_fileno(file)); }
 
 static int fvg__replace(const char *from, const char *to) {
@@ -3270,19 +3286,8 @@ static int fvg__replace(const char *from, const char *to) {
   return 1;
 }
 
-static void fvg__sync_folder(const char *folder) { (void)folder; }
-
 #else
 #define FVG__CREATE "wb"
-
-static unsigned long fvg__process(void) { return 0; }
-
-static long fvg__read_link(const char *path, char *target, size_t n) {
-  (void)path;
-  (void)target;
-  (void)n;
-  return -1;
-}
 
 static int fvg__sync(FILE *file) {
   (void)file;
@@ -3294,6 +3299,22 @@ static int fvg__replace(const char *from, const char *to) {
   if (rename(from, to) == 0) return 0;
   remove(to);
   return rename(from, to);
+}
+#endif
+
+#ifndef FVG__POSIX_FILES
+static unsigned long fvg__process(void) { return 0; }
+
+static long fvg__read_link(const char *path, char *target, size_t n) {
+  (void)path;
+  (void)target;
+  (void)n;
+  return -1;
+}
+
+static void fvg__keep_permissions(const char *temporary, const char *place) {
+  (void)temporary;
+  (void)place;
 }
 
 static void fvg__sync_folder(const char *folder) { (void)folder; }
@@ -3332,8 +3353,8 @@ static char *fvg__link_place(fvg_ctx *c, const char *link, const char *target, s
   return place;
 }
 
-/* The place that links at the end of the path lead to, where nothing need be; NULL with the message
-   set. */
+/* The place that links at the end of the path lead to, which need not exist yet; NULL with the
+   message set. */
 static char *fvg__follow_links(fvg_ctx *c, const char *path) {
   char target[4096];
   char *place = fvg_copy_string(c, path);
@@ -3389,6 +3410,7 @@ static fvg_status fvg__temporary_open(fvg_ctx *c, fvg__output *p) {
     p->file = fopen(p->temporary, FVG__CREATE);
     if (!p->file && errno != EEXIST) break;
   }
+  if (p->file) fvg__keep_permissions(p->temporary, p->place);
   return FVG_OK;
 }
 
@@ -4178,11 +4200,11 @@ static fvg_status fvg__weights_check(fvg_weights *w) {
   return fvg__weights_sort_names(w);
 }
 
-/* ---- files that are no weights ---- */
-/* Git LFS leaves a small text in the place of a large file; it begins so. */
+/* ---- files that are not weights ---- */
+/* Git LFS leaves a small text in the place of a large file; that text begins like this. */
 #define FVG__LFS_POINTER "version https://git-lfs.github.com/"
 
-/* What a file is that begins so. */
+/* What a file is, by its first bytes. */
 static const struct { const char *begin, *what; } fvg__not_weights[] = {
   {FVG__LFS_POINTER, "a Git LFS pointer, not the weights, which were not downloaded: "
                      "run `git lfs pull`, or download the file itself"},
@@ -4191,7 +4213,7 @@ static const struct { const char *begin, *what; } fvg__not_weights[] = {
   {"<html", "an HTML page, not weights: download the file itself"},
   {"<HTML", "an HTML page, not weights: download the file itself"},
   {"<?xml", "an XML page, not weights: download the file itself"},
-  {"{\"error\"", "a server's message of an error, not weights: download the file again"},
+  {"{\"error\"", "a server's error message, not weights: download the file again"},
   {"{", "JSON text, not weights"},
   {"GGUF", "a GGUF file; safetensors and PyTorch files are read"},
   {"\x89HDF", "an HDF5 file (TensorFlow); safetensors and PyTorch files are read"},
@@ -4202,10 +4224,10 @@ static const struct { const char *begin, *what; } fvg__not_weights[] = {
   {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e",
    "in torch.save's format of before PyTorch 1.6; save it again with a newer one: "
    "torch.save(torch.load(FILE, map_location=\"cpu\"), FILE)"},
-  {"\x80\x02", "a Python pickle and no archive; save it again with torch.save"},
-  {"\x80\x03", "a Python pickle and no archive; save it again with torch.save"},
-  {"\x80\x04", "a Python pickle and no archive; save it again with torch.save"},
-  {"\x80\x05", "a Python pickle and no archive; save it again with torch.save"}
+  {"\x80\x02", "a bare Python pickle, not an archive; save it again with torch.save"},
+  {"\x80\x03", "a bare Python pickle, not an archive; save it again with torch.save"},
+  {"\x80\x04", "a bare Python pickle, not an archive; save it again with torch.save"},
+  {"\x80\x05", "a bare Python pickle, not an archive; save it again with torch.save"}
 };
 
 /* Weights in another form begin with one of these: pickles, GGUF, HDF5 and the like, gzip, zstd. */
@@ -4848,8 +4870,15 @@ static fvg_status fvg__weight_hash(fvg_weights *w, const fvg__weight *e, uint8_t
   return FVG_OK;
 }
 
-/* Compares the checksum of an open file with what its metadata say; a file without one passes. */
+/* Compares the checksum of an open file with what its metadata say; a file without one passes, and
+   of files that were joined each has its own. */
 FVG__FOR_CLIP static fvg_status fvg__weights_verify(fvg_weights *w) {
+  for (int i = 0; i < w->n_part; i++) {
+    fvg_status s = fvg__weights_verify(w->part[i]);
+    if (s) return s;
+  }
+  if (w->n_part) return FVG_OK;
+
   const char *said = fvg_weights_metadata(w, FVG__CHECKSUM);
   if (!said) return FVG_OK;
   uint8_t *buffer = (uint8_t *)fvg_alloc(w->c, FVG__READ_PIECE);
@@ -4999,8 +5028,8 @@ static fvg_status fvg__check_named_tensor(fvg_ctx *c, const char *file, const fv
     return fvg_fail(c, FVG_E_ARG, "%s: a tensor needs a name other than " FVG__METADATA, file);
   if (size == 0)
     return fvg_fail(c, FVG_E_ARG,
-                    "%s: tensor %.100s: type %d is not an fvg_dtype",
-                    file, t->name, (int)x->type);
+                    "%s: tensor %.100s: type %s cannot be written; fvg_tensor_unpack comes first",
+                    file, t->name, fvg__dtype_name(x->type));
   if (x->n_dim < 0 || x->n_dim > FVG_MAX_DIM)
     return fvg_fail(c, FVG_E_ARG,
                     "%s: tensor %.100s: %d dimensions, %d is the limit",
@@ -5982,7 +6011,7 @@ static fvg_status fvg__pickle_stack_global(fvg__pickle *p) {
   p->n_stack -= 2;
 
   if (module->type != FVG__PICKLE_STRING || name->type != FVG__PICKLE_STRING)
-    return fvg__pickle_error(p, "a name that is no string");
+    return fvg__pickle_error(p, "a name that is not a string");
   return fvg__pickle_global(p, p->byte + module->whole, (size_t)module->n,
                             p->byte + name->whole, (size_t)name->n);
 }
@@ -5996,7 +6025,8 @@ static fvg_status fvg__pickle_call(fvg__pickle *p) {
   p->n_stack -= 2;
 
   if (callee->type != FVG__PICKLE_GLOBAL || arguments->type != FVG__PICKLE_TUPLE)
-    return fvg__pickle_error(p, "a call of something that is no name, or without a tuple");
+    return fvg__pickle_error(p, "a call of something other than a known name, or without a tuple "
+                                "of arguments");
   const int first = arguments->n ? p->cell[arguments->first].value : -1;
 
   switch (fvg__globals[callee->whole].role) {
@@ -6570,7 +6600,8 @@ static fvg_status fvg__naming_descend(fvg__naming *naming, const fvg__pickle_val
     length = fvg__pickle_text(naming->p, key, number, &s);
   if (length < 0)
     return fvg_fail(w->c, FVG_E_FORMAT,
-                    "%s: a dictionary in the pickle has a key that is no string or whole number",
+                    "%s: a dictionary in the pickle has a key that is neither a string nor a whole "
+                    "number",
                     w->file);
 
   const size_t n = (size_t)length;
@@ -7999,8 +8030,8 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
              15 % longer.  The sums of a part wait in `out`, where the next part goes on with them.
      block   Some rows of A, up to 768 kB, stay in the second-level cache while all panels pass by,
              once per block.  The next panel is prefetched meanwhile, at most a cache line at each
-             k, so that it has arrived when it is needed (half of it, if the block is a single
-             tile).  Without this a third of the time is spent waiting.
+             k, so that it has arrived when it is needed (with AVX-512 only half of it, if the
+             block is a single tile).  Without this a third of the time is spent waiting.
      pass    At most 960 rows of A are copied at a time, so working memory does not grow with the
              batch.
 
@@ -8019,13 +8050,13 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
      backward  dX = dY W      A = dY,    B = W as it lies, or its panels transposed
      backward  dW = dY^T X    A = dY read down its columns, B = X
 
-   One job sums each result over k in one fixed order, so the bits depend neither on the threads nor
-   on the other rows.  (Goto and van de Geijn, Anatomy of high-performance matrix multiplication,
-   2008.) */
+   Each result is summed over k in one fixed order, part after part, so the bits depend neither on
+   the threads nor on the other rows.  (Goto and van de Geijn, Anatomy of high-performance matrix
+   multiplication, 2008.) */
 
 #define FVG__PANEL_DEPTH   256      /* rows of B copied at a time; a multiple of all panel widths */
 #define FVG__PART_DEPTH    1536     /* the most of k at a time where B lies in panels             */
-#define FVG__BLOCK_FLOATS  196608   /* rows times k of a block: 768 kB                            */
+#define FVG__BLOCK_FLOATS  196608   /* rows of a block times k of a part: 768 kB                  */
 #define FVG__BLOCK_ROWS    112      /* the most rows of a block                                   */
 #define FVG__COPIED_ROWS   480      /* the same where every block has to copy B                   */
 #define FVG__PASS_ROWS     960      /* rows of A that are copied at a time                        */
@@ -8038,7 +8069,9 @@ static const fvg__gradient_kernels *fvg__gradient_kernels_of(const fvg__kernels 
 #define FVG__ROWS_COLLIDE 1
 #endif
 
-/* A matrix as it lies in memory.  Element (i, j) is data[i row + j col], or lies in panels. */
+/* A matrix as it lies in memory.  Element (i, j) is data[i row + j col], or lies in panels.
+   Forward reads weights W [n,k] as B = W^T (row 1, col k), backward reads them as B = W (row k,
+   col 1): so the strides say which direction a product is. */
 typedef struct fvg__operand {
   const void *data;
   ptrdiff_t row, col;               /* for B, one of them is 1                                    */
@@ -8392,7 +8425,7 @@ static fvg_status fvg__gemm(fvg_ctx *c, const fvg__product *p) {
     int n_tiles = fvg__is_tiled(p) ? fvg__ceil_div(g.rows, tile_rows) : 0;
     int n_blocks = fvg__ceil_div(g.rows, block_rows);
 
-    s = fvg__run_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
+    if (n_tiles) s = fvg__run_jobs(threads, fvg__copy_tile_of_a, &g, n_tiles);
     for (g.k0 = 0; !s && g.k0 < p->k; g.k0 += part) {
       g.depth = fvg__min(part, p->k - g.k0);
       s = fvg__run_jobs(threads, fvg__gemm_run, &g, n_blocks * g.n_panels);
@@ -8502,7 +8535,7 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
                y_ij = (t_i s_j) (sum_k p_ik q_jk - z_i sum_k q_jk)  +  bias_j  +  from_ij
 
    The zero point is the integer that stands for 0.  Weights do without, as they lie evenly about 0.
-   Not so x: behind GELU it reaches from -0.17 to 10 and more, and a range from -10 to 10 would
+   Not so x: after GELU it reaches from -0.17 to 10 and more, and a range from -10 to 10 would
    leave half of the integers unused.  A zero point costs one multiplication per sum, as sum_k q_jk
    is known beforehand.  There are 254 steps, not 255, so that 8 bits hold both ends when both are
    rounded up.
@@ -8526,7 +8559,8 @@ FVG_DEF fvg_status fvg_tensor_unpack(fvg_ctx *c, fvg_tensor *x) {
 
    Weights of eight bits and bfloat16 are called narrow, and so is everything here that knows both.
    How they are multiplied depends on the instruction.  It takes `step` numbers of k at once from
-   each column of the panel, and the same numbers of x as one word of 32 bits:
+   each column of the panel, and the same numbers of x as one word of 32 bits; a row of x that was
+   rounded and packed so is called its words:
 
      vpdpbusd      AVX-512 VNNI, AVX-VNNI   4 products; it multiplies bytes without and with a sign,
                                             so 128 is added to q, and 128 sum_k p_ik is taken off
@@ -9501,7 +9535,7 @@ static fvg__narrow_row fvg__narrow_row_at(const fvg__narrow_matrix *w, int j) {
   return r;
 }
 
-/* Bytes up to the scales, and up to the panels, of a matrix with so many rows.  Sums lie behind the
+/* Bytes up to the scales, and up to the panels, of a matrix with so many rows.  Sums lie after the
    scales. */
 static size_t fvg__narrow_scales_at(void) { return fvg__round_up(sizeof(fvg__narrow_matrix)); }
 
@@ -9815,7 +9849,7 @@ static fvg_status fvg__pack_bf16(fvg_ctx *c, fvg_tensor *x) {
  *==================================================================================================
    Reverse-mode differentiation in three sentences.  Every operation computes its value at once and
    writes a node on a tape: shape, value, inputs, and which operation it was, for that knows its
-   derivative.  fvg_backward sets the gradient of the last node to 1 and walks the tape from its end
+   derivative.  fvg_backward sets the gradient of the loss to 1 and walks the tape from its end
    to its start; each node adds its share to the gradients of its inputs,  dL/da += dL/dy dy/da.
    Nothing else is needed, because the users of a node all come later on the tape than the node
    itself.
@@ -9892,6 +9926,7 @@ struct fvg_node {
   fvg_node *previous;               /* the node made before this one                              */
   int rows, cols;
   int needs_grad;
+  int twice;                        /* the tape's `twice` when the node was made                  */
   int writable;                     /* fvg_fill may write to it                                   */
   int keep_grad;                    /* its gradient's memory is not reused                        */
   fvg_dtype type;
@@ -9904,7 +9939,7 @@ struct fvg_node {
   float *saved;
   const void *table;                /* indices, labels or segments                                */
   int n;                            /* entries of the table                                       */
-  float number;                     /* a scale, a temperature, a number of heads                  */
+  float number;                     /* a scale, a temperature, an eps, a number of heads          */
 };
 
 static size_t fvg__count(const fvg_node *x) {
@@ -10136,6 +10171,7 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
   y->tape = t;
   y->rows = rows;
   y->cols = cols;
+  y->twice = t->twice;
   y->previous = t->last;
   t->last = y;
   return y;
@@ -10144,6 +10180,18 @@ static fvg_node *fvg__leaf(fvg_tape *t, int rows, int cols) {
 /* An operand may be NULL: it then fits any tape and storage, and wants no gradient. */
 static int fvg__on_tape(const fvg_node *x, const fvg_tape *t) {
   return !x || x->tape == t;
+}
+
+/* Within a function that fvg_recompute calls: does x, which needs a gradient, come from outside?
+   The memory of that gradient would be given back before the walk reaches x. */
+static int fvg__from_outside(const fvg_node *x, const fvg_tape *t) {
+  return FVG__TRAINS && x && x->made_by && x->needs_grad && x->twice < t->twice;
+}
+
+static fvg_node *fvg__refuse_outside(fvg_tape *t) {
+  fvg_fail(t->ctx, FVG_E_ARG, "recompute: the function uses a node from outside that needs a "
+           "gradient; hand it in as x, or detach it");
+  return fvg__give_up(t);
 }
 
 static int fvg__is_f32(const fvg_node *x) { return !x || x->type == FVG_F32; }
@@ -10170,6 +10218,8 @@ static fvg_node *fvg__node_any_storage(fvg_tape *t, int rows, int cols,
     fvg_fail(t->ctx, FVG_E_ARG, "the operands of a node must be on one tape");
     return fvg__give_up(t);
   }
+  if (fvg__from_outside(a, t) || fvg__from_outside(b, t) || fvg__from_outside(c, t))
+    return fvg__refuse_outside(t);
 
   fvg_node *y = fvg__leaf(t, rows, cols);
   if (!y) return NULL;
@@ -10199,6 +10249,7 @@ static fvg_node *fvg__fourth_input(fvg_node *y, fvg_node *d) {
              "the operands of a node must be F32 and on one tape");
     return fvg__give_up(y->tape);
   }
+  if (fvg__from_outside(d, y->tape)) return fvg__refuse_outside(y->tape);
 
   y->d = d;
   if (FVG__TRAINS && d->needs_grad && !y->tape->no_grad) y->needs_grad = 1;
@@ -10553,6 +10604,7 @@ static fvg_node *fvg__make_again(fvg_node *y, fvg_node *x, fvg_function f, void 
   y->table = r;
   y->needs_grad = !y->tape->no_grad;
   y->made_by = FVG__BY_RECOMPUTE;
+  y->twice = y->tape->twice;
   return y;
 }
 
@@ -11173,9 +11225,9 @@ static void fvg__softmax_backward(fvg_node *y) {
   }
 }
 
-/* A temperature divides, so it must be above 0. */
+/* A temperature divides, so it must be above 0, and not so small that 1 / tau is no float. */
 static int fvg__bad_temperature(fvg_node *x, const char *what, float tau) {
-  if (tau > 0) return 0;
+  if (tau >= FLT_MIN) return 0;
   fvg_fail(x->tape->ctx, FVG_E_ARG, "%s: the temperature is %g, it must be above 0", what,
            (double)tau);
   fvg__give_up(x->tape);
@@ -11208,6 +11260,18 @@ static void fvg__normalize_backward(fvg_node *y) {
   }
 }
 
+/* The same for a row whose squares are no normal floats; returns 1 / |x|, 0 for a row of zeros. */
+static float fvg__normalize_in_double(int n, const float *x, float *y) {
+  double norm2 = 0;
+  for (int j = 0; j < n; j++)
+    norm2 += (double)x[j] * (double)x[j];
+
+  double inverse = norm2 == 0 ? 0 : 1 / sqrt(norm2);
+  for (int j = 0; j < n; j++)
+    y[j] = (float)((double)x[j] * inverse);
+  return (float)inverse;
+}
+
 FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
   fvg_node *y = fvg__node_like(x, FVG__BY_NORMALIZE);
   if (!y || !fvg__save_floats(y, (size_t)y->rows))
@@ -11217,9 +11281,13 @@ FVG_DEF fvg_node *fvg_normalize(fvg_node *x) {
     const float *x_i = fvg__value_row(x, i);
     float *y_i = fvg__value_row(y, i);
 
+    /* Squares of floats above 1e19 or below 1e-19 leave the range of floats. */
     float norm2 = fvg__kernels_of(y)->dot(y->cols, x_i, x_i);
-    int is_zero = !(norm2 > 0 || isnan(norm2));
-    y->saved[i] = is_zero ? 0 : 1 / sqrtf(norm2);
+    if (!(norm2 >= FLT_MIN && norm2 <= FLT_MAX)) {
+      y->saved[i] = fvg__normalize_in_double(y->cols, x_i, y_i);
+      continue;
+    }
+    y->saved[i] = 1 / sqrtf(norm2);
     for (int j = 0; j < y->cols; j++)
       y_i[j] = x_i[j] * y->saved[i];
   }
@@ -12241,6 +12309,12 @@ FVG_DEF fvg_node *fvg_transform_prompted(fvg_node *x, const fvg_transformer *m,
     x = twice ? fvg__block_recomputed(x, &call) : fvg__block_of_call(t, x, &call);
     x = fvg_tape_keep(t, mark, x);
   }
+
+  if (x && splice != end) {
+    fvg_fail(t->ctx, FVG_E_ARG, "transform: a splice enters before block %d, but there are %d "
+             "blocks, and splices must come in ascending order", splice->layer, m->n_layer);
+    return fvg__give_up(t);
+  }
   return x;
 }
 
@@ -12660,6 +12734,11 @@ static fvg_status fvg__check_fvgpt_desc(fvg_ctx *c, const fvg_fvgpt_desc *d) {
   if (!(d->tau < 1e6f) || !(d->logit_scale < 1e6f))
     return fvg_fail(c, FVG_E_ARG, "FVG-PT: tau is %g and logit_scale %g, they must be below 1e6",
                     (double)d->tau, (double)d->logit_scale);
+
+  if (FVG__TRAINS && !isfinite(d->lambda_base + d->lambda_new + d->lambda_rg + d->delta))
+    return fvg_fail(c, FVG_E_ARG, "FVG-PT: the lambdas are %g, %g and %g, and delta is %g; they "
+                    "must be finite", (double)d->lambda_base, (double)d->lambda_new,
+                    (double)d->lambda_rg, (double)d->delta);
 
   int rule = (int)d->area_rule;
   int in_order = d->area_min >= 0 && d->area_min <= d->area_max && d->area_max <= 1;
@@ -13125,8 +13204,9 @@ static fvg_status fvg__copy_out(const fvg_fvgpt *m, const fvg_node *x, float *ou
 FVG_DEF fvg_status fvg_fvgpt_score_base(fvg_fvgpt *m, float *logits, const fvg_fvgpt_batch *x) {
   fvg_status s = fvg__check_question(m, logits, x);
   if (s) return s;
-  if (!x->f || !x->g) return fvg_fail(m->ctx, FVG_E_ARG,
-                                      "FVG-PT: scores for base classes need f and g");
+  int has_f = x->f || (m->desc.no_fdc && x->f_score);
+  if (!has_f || !x->g)
+    return fvg_fail(m->ctx, FVG_E_ARG, "FVG-PT: scores for base classes need f and g");
 
   fvg_tape *t = m->tape;
   fvg_tape_clear(t);
@@ -13892,7 +13972,8 @@ static void fvg__lbfgs_direction(fvg__lbfgs *b) {
 }
 
 /* Goes to the point that was tried, and keeps the pair if the curvature along it is positive, as it
-   is but for rounding. */
+   is but for rounding.  A pair that is not kept has taken the place of the oldest one, if all
+   places were full; that one is then given up. */
 static void fvg__lbfgs_accept(fvg__lbfgs *b, double loss) {
   double *s = b->s + fvg__row(b->next, b->n);
   double *y = b->y + fvg__row(b->next, b->n);
@@ -13905,7 +13986,10 @@ static void fvg__lbfgs_accept(fvg__lbfgs *b, double loss) {
   b->loss = loss;
 
   double curvature = fvg__dot(s, y, b->n);
-  if (!(curvature > 1e-12 * fvg__dot(y, y, b->n))) return;
+  if (!(curvature > 1e-12 * fvg__dot(y, y, b->n))) {
+    if (b->n_pair == FVG__LBFGS_PAIRS) b->n_pair--;
+    return;
+  }
   b->rho[b->next] = 1 / curvature;
   b->next = (b->next + 1) % FVG__LBFGS_PAIRS;
   if (b->n_pair < FVG__LBFGS_PAIRS) b->n_pair++;
@@ -13939,7 +14023,7 @@ static fvg_status fvg__lbfgs_step(fvg__lbfgs *b, int *moved) {
   return FVG_OK;
 }
 
-/* Goes on until one of the reasons to end is there. */
+/* Steps until one of the chapter's reasons to stop holds. */
 static fvg_status fvg__lbfgs_run(fvg__lbfgs *b) {
   double least = HUGE_VAL;
   int since = 0;
@@ -15270,13 +15354,14 @@ static fvg_status fvg__check_head_data(fvg_ctx *c, const char *head, const fvg_h
 
 /* 0 stands for a default, so nothing may be negative but `copies`. */
 static fvg_status fvg__check_head_desc(fvg_ctx *c, const char *head, const fvg_head_desc *d) {
-  const float number[] = {d->c, d->ratio, d->alpha, d->beta, d->lr};
-  static const char *const name[] = {"c", "ratio", "alpha", "beta", "lr"};
+  const struct { const char *name; float value, most; } number[] = {
+    {"c", d->c, 1e9f}, {"ratio", d->ratio, 1}, {"alpha", d->alpha, 1e6f}, {"beta", d->beta, 1e6f},
+    {"lr", d->lr, 1e6f}
+  };
   for (int i = 0; i < 5; i++) {
-    float most = i == 0 ? 1e9f : i == 1 ? 1.0f : 1e6f;
-    if (!(number[i] >= 0 && number[i] <= most))
-      return fvg_fail(c, FVG_E_ARG, "%s: %s is %g, 0 to %g is possible", head, name[i],
-                      (double)number[i], (double)most);
+    if (!(number[i].value >= 0 && number[i].value <= number[i].most))
+      return fvg_fail(c, FVG_E_ARG, "%s: %s is %g, 0 to %g is possible", head, number[i].name,
+                      (double)number[i].value, (double)number[i].most);
   }
 
   const int count[] = {d->hidden, d->epochs, d->batch, d->neighbours};
@@ -15345,8 +15430,8 @@ FVG_DEF fvg_status fvg_head_fit(fvg_ctx *c, fvg_head **out, fvg_head_kind kind,
 FVG_DEF fvg_status fvg_head_for_new(fvg_head *h, fvg_head **out, const float *text, int n_new) {
   fvg_ctx *c = h->ctx;
   const char *name = h->method->name;
+  if (out) *out = NULL;
   if (!out || !text) return fvg__missing(c, name, out ? "the new classes' text" : "the result");
-  *out = NULL;
   if (!h->method->knows_new)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s has no rule for new classes", name);
   if (n_new < 1 || n_new > 1000000)
@@ -15514,8 +15599,8 @@ static fvg_status fvg__head_fill(fvg_head *h, fvg_weights *w) {
 }
 
 FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w) {
+  if (out) *out = NULL;
   if (!out || !w) return fvg__missing(c, "fvg_head_read", out ? "the file" : "the result");
-  *out = NULL;
   int kind = -1;
   fvg_tensor first;
   fvg_status s = fvg__head_identify(c, w, &kind, &first);

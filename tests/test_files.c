@@ -524,6 +524,9 @@ static void test_null_arguments(void) {
   check(argument_error(fvg_weights_join(c, &w, part, 1, "joined"), "NULL") && !w, "a part that is missing");
   check(argument_error(fvg_weights_join(c, &w, NULL, 1, "joined"), "NULL"), "parts that are missing");
   check(argument_error(fvg_source_read_all(c, &all, &n, NULL), "NULL"), "all bytes of no source");
+  all = (uint8_t *)text;
+  n = 4;
+  check(argument_error(fvg_source_read_all(c, &all, &n, NULL), "NULL") && !all && !n, "then there are no bytes");
   none.size = 4;
   check(argument_error(fvg_source_read_all(c, &all, &n, &none), "source") && !all, "a source that cannot read");
   none = fvg_source_memory(NULL, 4, "nothing");
@@ -727,6 +730,22 @@ static void test_links(const char *folder) {
   check(temporaries(folder) == 0, "no temporary file stays");
 }
 
+/* A file hands on its permissions to the one that replaces it; a name that no file can have is no file's. */
+static void test_permissions(void) {
+  char name[300];
+  struct stat x;
+  memset(&x, 0, sizeof x);
+  memset(name, 'a', sizeof name);
+  name[sizeof name - 1] = 0;
+  remove(path);
+  check(!fvg_file_save(c, path, "one", 3) && !chmod(path, 0640) && !fvg_file_save(c, path, "two", 3) &&
+        !stat(path, &x) && (x.st_mode & 0777) == 0640 && holds(path, "two"), "permissions stay");
+  check(!fvg_file_exists(name), "a name that is too long is no file's");
+  remove(path);
+  check(!symlink(strrchr(path, '/') + 1, path) && !fvg_file_exists(path), "nor is a link to itself");
+  remove(path);
+}
+
 static void test_pipe(const char *folder) {
   pipe_reader r;
   pthread_t thread;
@@ -862,6 +881,21 @@ static void test_checksum(void) {
   }
   printf("%lu single bits flipped, %lu without effect (the word checksum itself)\n", (unsigned long)(8 * b.n),
          (unsigned long)harmless);
+  fvg_weights *part[2] = {NULL, NULL}, *joined = NULL;
+  bytes *second = (bytes *)calloc(1, sizeof *second);
+  fvg_named_tensor other = named("other", FVG_F32, f32, 2, 2, 3);
+  check(!fvg_safetensors_write(c, append, second, &other, 1, NULL, 0) && !open_bytes(&part[0], b.data, b.n) &&
+        !open_bytes(&part[1], second->data, second->n) && !fvg_weights_join(c, &joined, part, 2, "joined") &&
+        !fvg__weights_verify(joined), "files that are joined are checked one by one");
+  fvg_weights_close(joined);
+  part[0] = part[1] = joined = NULL;
+  b.data[b.n - 1]++;
+  check(!open_bytes(&part[0], second->data, second->n) && !open_bytes(&part[1], b.data, b.n) &&
+        !fvg_weights_join(c, &joined, part, 2, "joined") && fvg__weights_verify(joined) == FVG_E_FORMAT &&
+        says("damaged"), "and a damaged one is found");
+  fvg_weights_close(joined);
+  b.data[b.n - 1]--;
+  free(second);
   check(silent == 0 && harmless <= 64, "each flipped bit is found, or changes nothing");
   b.data[b.n - 1]++;
   check(!open_bytes(&w, b.data, b.n) && fvg__weights_verify(w) == FVG_E_FORMAT && says("m.safetensors: damaged"),
@@ -959,6 +993,7 @@ int main(void) {
   test_stdio_errors();
 #ifdef FVG__POSIX_FILES
   test_links(folder);
+  test_permissions();
   test_pipe(folder);
   test_sync(folder);
   test_full_disk(folder);

@@ -717,6 +717,36 @@ static verdict probe_verdict(const fvg_head_data *x, double log_c) {
   return judge(exact, x);
 }
 
+/* Pairs of a quadratic, one without curvature among them: those that stay are pairs of their own rho. */
+static void test_pairs(void) {
+  enum { N = 3, STEPS = 2 * FVG__LBFGS_PAIRS };
+  static double room[4 * N + 2 * FVG__LBFGS_PAIRS * N];
+  fvg__lbfgs b;
+  int i, k, right = 1;
+  memset(&b, 0, sizeof b);
+  b.n = N;
+  b.x = room;
+  b.g = room + N;
+  b.x_next = room + 2 * N;
+  b.g_next = room + 3 * N;
+  b.s = room + 4 * N;
+  b.y = b.s + FVG__LBFGS_PAIRS * N;
+  for (i = 0; i < STEPS; i++) {
+    int is_flat = i == FVG__LBFGS_PAIRS + 3;
+    for (k = 0; k < N; k++) {
+      b.x_next[k] = b.x[k] + 1 + (i + k) % 4;
+      b.g_next[k] = b.g[k] + (is_flat ? -1 : 2) * (b.x_next[k] - b.x[k]);
+    }
+    fvg__lbfgs_accept(&b, 0);
+    for (k = 1; k <= b.n_pair; k++) {
+      int at = (b.next - k + FVG__LBFGS_PAIRS) % FVG__LBFGS_PAIRS;
+      right &= fabs(b.rho[at] * fvg__dot(b.s + at * N, b.y + at * N, N) - 1) < 1e-12;
+    }
+    if (is_flat) check(b.n_pair == FVG__LBFGS_PAIRS - 1, "L-BFGS: a pair without curvature costs the oldest one");
+  }
+  check(right && b.n_pair == FVG__LBFGS_PAIRS, "L-BFGS: every pair that is kept has its own curvature");
+}
+
 static void test_probe(void) {
   static const float strength[] = {1e-4f, 0.1f, 1, 31.6f, 1e3f};
   fvg_head_data x = make(13, 4, 20, 2, 20, 2.0, 41);
@@ -1124,6 +1154,7 @@ int main(void) {
   test_tip();
   test_adapter();
   test_lp();
+  test_pairs();
   test_probe();
   test_eigen();
   test_few();

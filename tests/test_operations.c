@@ -287,9 +287,9 @@ static void test_values(void) {
 
 /* A temperature that cannot be divided by is an argument that makes no sense, not a row of NaN. */
 static void test_temperatures(void) {
-  static const float x[4] = {1, 2, 3, 4}, bad[3] = {0, -1, NAN};
+  static const float x[4] = {1, 2, 3, 4}, bad[4] = {0, -1, NAN, 1e-39f};
   int i;
-  for (i = 0; i < 3; i++) {
+  for (i = 0; i < 4; i++) {
     fvg_tape_clear(t);
     check(!fvg_softmax(fvg_const(t, 1, 4, x), bad[i]) && fvg_last_status(c) == FVG_E_ARG &&
               strstr(fvg_error(c), "temperature"), "softmax by no temperature");
@@ -297,6 +297,19 @@ static void test_temperatures(void) {
     check(!fvg_kl_rows(fvg_const(t, 1, 4, x), fvg_const(t, 1, 4, x), bad[i]) && fvg_last_status(c) == FVG_E_ARG,
           "nor kl_rows");
   }
+  fvg_tape_clear(t);
+}
+
+/* Rows of any length but zero become unit vectors, even where their squares are no normal floats. */
+static void test_normalize_extremes(void) {
+  static const float x[7][2] = {{3e20f, 4e20f}, {3e-24f, 4e-24f}, {6e-23f, -8e-23f}, {0, 1e-44f}, {3e38f, 3e38f},
+                                {0, 0}, {0, INFINITY}};
+  static const double want[7][2] = {{0.6, 0.8}, {0.6, 0.8}, {0.6, -0.8}, {0, 1}, {0.70710678, 0.70710678}, {0, 0}};
+  fvg_tape_clear(t);
+  const float *y = fvg_value(fvg_normalize(fvg_const(t, 7, 2, &x[0][0])));
+  int right = y != NULL;
+  for (int i = 0; right && i < 12; i++) right = fabs((double)y[i] - want[i / 2][i % 2]) < 1e-6;
+  check(right && isnan(y[13]), "normalize: very long and very short rows, zeros, an infinity");
   fvg_tape_clear(t);
 }
 
@@ -596,6 +609,7 @@ static void test_null_arguments(void) {
   const struct { fvg_status status; const char *what; } call[] = {
     {fvg_parameter_new(c, NULL, "x", 1, &dim), "a parameter to nowhere"},
     {fvg_parameter_new(c, &made, "x", 1, NULL), "a parameter without a shape"},
+    {fvg_copy_string(c, NULL) ? FVG_OK : fvg_last_status(c), "no text to copy"},
     {fvg_tensor_pack(c, NULL), "no tensor to pack"},
     {fvg_tensor_unpack(c, NULL), "no tensor to unpack"},
     {fvg_optimizer_new(c, NULL, list, 1, NULL), "an optimiser to nowhere"},
@@ -880,6 +894,37 @@ static fvg_node *added_to_parameter(fvg_tape *tape, fvg_node *x, void *user) {
   return x;
 }
 
+/* A node from outside that needs a gradient could not get it; one that needs none may be used. */
+static fvg_node *uses_outside(fvg_tape *tape, fvg_node *x, void *user) {
+  (void)tape;
+  return fvg_mul(x, (fvg_node *)user);
+}
+
+static fvg_node *adds_outside(fvg_tape *tape, fvg_node *x, void *user) {
+  static const float square[6 * 6] = {1, 2, 3};
+  return fvg_linear_add(x, fvg_const(tape, 6, 6, square), NULL, (fvg_node *)user);
+}
+
+static fvg_node *nested_outside(fvg_tape *tape, fvg_node *x, void *user) {
+  (void)tape;
+  (void)user;
+  return fvg_recompute(x, uses_outside, fvg_gelu(x));
+}
+
+static void test_recompute_from_outside(void) {
+  for (int i = 0; i < 4; i++) {
+    fvg_tape_clear(t);
+    fvg_node *a = fvg_gelu(param(t, A)), *outside = i == 2 ? fvg_detach(fvg_gelu(a)) : fvg_gelu(a), *y;
+    if (i == 1) y = fvg_recompute(a, adds_outside, outside);
+    else y = fvg_recompute(a, i == 3 ? nested_outside : uses_outside, outside);
+    if (i == 2) check(y && !fvg_backward(fvg_sum(y)), "a node from outside that needs no gradient may be used");
+    else if (i == 3) check(y != NULL, "without gradients nothing is from outside yet");
+    else check(!y && fvg_last_status(c) == FVG_E_ARG && strstr(fvg_error(c), "from outside"), "a node from outside is refused");
+    if (i == 3) check(fvg_backward(fvg_sum(y)) == FVG_E_ARG && strstr(fvg_error(c), "from outside"), "nor one of the function around");
+  }
+  fvg_tape_clear(t);
+}
+
 static void test_recompute_with_parameter(void) {
   static float numbers[40 * 50];
   size_t height[2];
@@ -1005,6 +1050,7 @@ int main(void) {
   test_values();
   test_special_values();
   test_temperatures();
+  test_normalize_extremes();
   test_attentions();
   test_wrong_shapes();
   fvg_tape_clear(t);
@@ -1025,6 +1071,7 @@ int main(void) {
   test_tape_memory();
   test_recompute();
   test_recompute_with_parameter();
+  test_recompute_from_outside();
   test_panels();
   fvg_tape_free(t);
   used = fvg_mem_used(c);

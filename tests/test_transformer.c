@@ -328,6 +328,34 @@ static void test_keep(void) {
   refused(text, 4, 21, last, 0, "keeping no row is an error");
 }
 
+/* Splices that no block would take are an error, not left out. */
+static void test_splices(void) {
+  static const int layer[4][2] = {{1, 0}, {2, 2}, {3, LAYERS}, {-1, 3}};
+  static int row[50];
+  int i, k;
+  fvg_segment s = segment(0, 50, 0, 0);
+  for (i = 0; i < 50; i++) row[i] = i == 7 ? 50 : i;
+  for (i = 0; i < 5; i++) {
+    fvg_tape *t = fvg_tape_new(c);
+    fvg_splice splice[2];
+    fvg_prompts prompts;
+    memset(splice, 0, sizeof splice);
+    memset(&prompts, 0, sizeof prompts);
+    for (k = 0; k < 2; k++) {
+      splice[k].layer = i < 4 ? layer[i][k] : 1 + k;
+      splice[k].row = row;
+      splice[k].n_row = 50;
+    }
+    prompts.vectors = fvg_const(t, 1, WIDTH, input);
+    prompts.splice = splice;
+    prompts.n_splice = 2;
+    fvg_node *y = fvg_transform_prompted(fvg_const(t, 50, WIDTH, input), &model, &s, 1, NULL, 0, &prompts);
+    if (i == 4) check(y != NULL, "splices in ascending order");
+    else check(!y && fvg_last_status(c) == FVG_E_ARG && strstr(fvg_error(c), "ascending"), "splices that no block takes");
+    fvg_tape_free(t);
+  }
+}
+
 /* ---- inference ---- */
 static void test_inference(void) {
   fvg_tape *t = fvg_tape_new(c);
@@ -423,6 +451,7 @@ int main(void) {
   test_against_naive();
   test_packing();
   test_keep();
+  test_splices();
   test_inference();
   test_half_weights();
   test_threads();
