@@ -20644,15 +20644,15 @@ static fvg_node *fvg__below_last_block(fvg_tape *t, const fvg__image_rows *rows,
   fvg_transformer below = rows->clip->vision.transformer;
   below.n_layer--;                    /* with none left fvg_transform_prompted is the identity */
 
-  const fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
+  /* Prompts that enter at the last block itself come after all others. */
+  fvg_prompts prompts = fvg__prompts(&rows->splicing, vectors);
+  const fvg_splice *last = prompts.n_splice ? &prompts.splice[prompts.n_splice - 1] : NULL;
+  const int enters_last = last && last->layer == below.n_layer;
+  prompts.n_splice -= enters_last;
+
   fvg_node *x = fvg__vision_embed(t, rows, chw, vectors);
   x = fvg_transform_prompted(x, &below, rows->segment, 1, NULL, 0, &prompts);
-  if (!prompts.n_splice) return x;
-
-  /* Prompts that enter at the last block itself are still to come. */
-  const fvg_splice *last = &prompts.splice[prompts.n_splice - 1];
-  if (!x || last->layer != below.n_layer) return x;
-  return fvg__splice_in(x, &prompts, last);
+  return x && enters_last ? fvg__splice_in(x, &prompts, last) : x;
 }
 
 /* Runs the first part of the tower, one picture up to A.  l NULL: CLIP's own tower. */
