@@ -1619,6 +1619,15 @@ FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n) {
   return code;
 }
 
+static int fvg__is_utf8(const char *s, size_t n) {
+  for (size_t at = 0; at < n;) {
+    size_t length = fvg_utf8_length((const unsigned char *)s + at, n - at);
+    if (!length) return 0;
+    at += length;
+  }
+  return 1;
+}
+
 /* Characters that a terminal obeys instead of showing them: C0 and C1 controls, DEL, the separators
    of lines and paragraphs, and the marks, embeddings, overrides and isolates that change the
    direction of the text around them (Unicode Standard Annex 9). */
@@ -4990,23 +4999,11 @@ static int fvg__compare_strings(const void *a, const void *b) {
   return strcmp((const char *)a, (const char *)b);
 }
 
-static int fvg__is_utf8(const char *s) {
-  const unsigned char *at = (const unsigned char *)s;
-  size_t left = strlen(s);
-  while (left) {
-    size_t step = fvg_utf8_length(at, left);
-    if (!step) return 0;
-    at += step;
-    left -= step;
-  }
-  return 1;
-}
-
 /* Names must be UTF-8 and differ; sorts them. */
 static fvg_status fvg__check_names(fvg_ctx *c, const char *file, const void **name, int n) {
   for (int i = 0; i < n; i++) {
     const char *s = (const char *)name[i];
-    if (!fvg__is_utf8(s))
+    if (!fvg__is_utf8(s, strlen(s)))
       return fvg_fail(c, FVG_E_ARG, "%s: name or metadata \"%.100s\" is not UTF-8", file, s);
   }
 
@@ -6576,13 +6573,7 @@ static const char *fvg__naming_copy(fvg__naming *naming, const char *s, size_t n
 
 /* A text must be UTF-8 without a zero in it. */
 static fvg_status fvg__naming_check(const fvg__naming *naming, const char *s, size_t n) {
-  size_t at = 0;
-  while (at < n && s[at]) {
-    size_t step = fvg_utf8_length((const unsigned char *)s + at, n - at);
-    if (!step) break;
-    at += step;
-  }
-  if (at >= n) return FVG_OK;
+  if (!n || (!memchr(s, 0, n) && fvg__is_utf8(s, n))) return FVG_OK;
 
   char text[FVG__LEGIBLE];
   return fvg_fail(naming->w->c, FVG_E_FORMAT,

@@ -83,7 +83,8 @@
 
       Sizes come from the tensors' shapes.  Where there is a configuration, it must agree with them,
       and it tells heads, activation and epsilon, with the defaults of the program that wrote it.
-      Without one, heads are 64 columns wide and the activation is quick_gelu.  Either tower may be
+      Without one, heads are 64 columns wide (a width that is no multiple of 64 is an error) and the
+      activation is quick_gelu.  Either tower may be
       absent.  Pictures are prepared as preprocessor_config.json or open_clip's preprocess_cfg say.
 
       What is not a CLIP with a class token and a causal text tower (SigLIP, CoCa, ResNet towers) is
@@ -107,8 +108,8 @@
       done.  A text that does not fit the context is an error that says how many tokens it has.  A
       text ends at its first [EOT].
 
-      Class names that differ only in blanks, case or underscores are the same class wherever names
-      are compared (fvg_same_name).  An empty name is an error.
+      Class names that differ only in case, in underscores or in how many blanks stand between words
+      are the same class wherever names are compared (fvg_same_name).  An empty name is an error.
 
    5. PICTURES.  PNM is read here; stb_image reads PNG, JPEG, BMP and GIF (its first picture), after
       the file has been checked.  What the bytes hold counts, not the file's name.
@@ -123,10 +124,10 @@
       A damaged file (wrong checksum of a PNG, early end, missing restart marker) is refused, and
       the message says where the damage is.  Refused by name are: WebP, AVIF, HEIC, TIFF and others;
       arithmetic-coded, lossless and 12-bit JPEG; BMP with run lengths or OS/2's header; PNG in the
-      form that Apple's tools write for telephones; and files that are no pictures (a Git LFS
+      form that Apple's tools write for telephones; and files that are not pictures (a Git LFS
       pointer, a web page, an empty file).
 
-      EXIF rotation is not applied, as in CLIP, but a warning says so once.
+      EXIF rotation is not applied, as in CLIP, but a note says so once.
       fvg_dataset_desc.exif_rotate applies it to a data set, fvg_image_turn to single pictures.
 
    6. DATA SETS.  A data set lies in a folder ROOT, in one of three forms:
@@ -185,7 +186,7 @@
       masks can take FVG-PT's base classes far below its backbone's: FVG_DISTILL_STABLE prevents it,
       and fvg_train_desc has a guard.
 
-      Who has no masks lets the model make them (chapter 39), before training:
+      If you have no masks, let the model make them (chapter 39), before training:
 
              fvg_foreground *maker = NULL;
              if (!s) s = fvg_foreground_new(m, &maker, base.class_name, base.n_class, NULL);
@@ -268,8 +269,8 @@
       Learners compute their classes in chunks (chunk_rows).  With `recompute`, backward computes
       the image tower's blocks again instead of keeping them.  Features kept for training take 8
       bytes x width x images x crops (a view and its foreground).  A step of DPC holds all pictures
-      of its enlarged batch, up to batch x (1 + top_k), at once.  Features that shall outlive the
-      program go to a store of yours (fvg_clip_set_store).
+      of its enlarged batch, up to batch x (1 + top_k), at once.  To keep features after the program
+      ends, give the model a store of yours (fvg_clip_set_store).
 
       With threads and malloc, up to 8 files are decoded at once and their pixels are in memory
       together; with an arena or an allocator of your own it is one file.  stb_image has no way to
@@ -385,7 +386,7 @@ FVG_DEF int fvg_tokenizer_vocab_size(const fvg_tokenizer *k);
 FVG_DEF fvg_status fvg_tokenize(const fvg_tokenizer *k, int *ids, int capacity, int *n,
                                 const char *utf8);
 
-/* 1 if two class names mean the same, that is, if the tokenizer reads the same in them: underscores
+/* 1 if two class names are the same after the tokenizer's normalisation (chapter 1): underscores
    are blanks, and letter case, blanks at the ends, runs of blanks (tabs and line ends too),
    decomposed letters, curly quotes and HTML references make no difference.  Names that are not
    UTF-8 are the same only if their bytes are.  A name that means the same as "" is empty. */
@@ -410,7 +411,7 @@ struct fvg_image {
   int orientation;        /* EXIF's, of a picture as decoded: 1 upright, 2 to 8 turned, 0 unknown */
 };
 
-/* Decodes a picture; the source is read but not closed.  `channels` is what *out shall have:
+/* Decodes a picture; the source is read but not closed.  `channels` is how many *out gets:
 
      3   RGB as Pillow's convert("RGB") gives it: alpha is dropped, grey repeated, EXIF not applied;
          only 16-bit grey differs, which is scaled, with a warning, instead of cut off
@@ -463,8 +464,10 @@ FVG_DEF fvg_status fvg_image_binarise(fvg_ctx *c, fvg_image *image, float thresh
 /* How pixels are resampled. */
 typedef enum fvg_filter { FVG_BICUBIC = 0, FVG_NEAREST, FVG_BILINEAR } fvg_filter;
 
-/* Resizes to width x height with the same bytes as Pillow: bicubic (a = -0.5) or bilinear, both
-   antialiased in 22-bit fixed point, or nearest. */
+/* Resizes to width x height: bicubic (a = -0.5) or bilinear, both antialiased in 22-bit fixed
+   point, or nearest.  The bytes are Pillow's for 1 and 3 channels.  With alpha each channel is
+   resized by itself, where Pillow multiplies colours by alpha first.  FVG_E_UNSUPPORTED if the
+   picture between the two passes has too many pixels; so it is for the next two. */
 FVG_DEF fvg_status fvg_image_resize(fvg_ctx *c, fvg_image *out, const fvg_image *in, int width,
                                     int height, fvg_filter filter);
 
@@ -498,7 +501,8 @@ typedef struct fvg_crop {
 
 /* torchvision's RandomResizedCrop box (sides 3:4 to 4:3) for an image of width x height, and a fair
    coin for the flip.  The crop's share of the area lies in scale_min..scale_max; published: 0.08
-   and 1. */
+   and 1.  If no box fits in ten tries, as in very long pictures, it is the largest centred box of
+   sides 3:4 to 4:3, whatever its share. */
 FVG_DEF fvg_crop fvg_crop_random(fvg_rng *r, int width, int height, double scale_min,
                                  double scale_max);
 
@@ -542,8 +546,8 @@ typedef struct fvg_vision_tower {
 /* The text tower: tokens, causal transformer, projection of the row of [EOT]. */
 typedef struct fvg_text_tower {
   int context_length, vocab_size, width;               /* vocab_size: all rows of token_embedding */
-  int end_token;                     /* the id of [EOT] by config.json, [SOT] being one less; 0: it
-                                        names none that is possible */
+  int end_token;                     /* the id of [EOT] in config.json, with [SOT] one below it; 0:
+                                        config.json gives no usable id */
   fvg_tensor token_embedding, position_embedding;      /* [vocab_size, width],
                                                           [context_length, width] */
   fvg_tensor ln_final_weight, ln_final_bias, projection;     /* [width], [width],
@@ -587,7 +591,8 @@ struct fvg_clip {
    note says; FVG_F16 and FVG_BF16 are then FVG_E_UNSUPPORTED.
 
    FVG_E_UNSUPPORTED names the tensor or setting that is not implemented; FVG_E_SHAPE: shapes and
-   configuration disagree. */
+   configuration disagree; FVG_E_FORMAT: the configuration is not JSON, or a tensor is missing;
+   FVG_E_NUMERIC: a weight is not finite. */
 FVG_DEF fvg_status fvg_clip_load(fvg_ctx *c, fvg_clip **out, fvg_weights *weights,
                                  const char *config_json, fvg_dtype keep_as);
 
@@ -626,18 +631,20 @@ FVG_DEF void fvg_clip_free(fvg_clip *m);
 /* Sets m->preprocess from the text of Hugging Face's preprocessor_config.json or
    processor_config.json, or of a file with open_clip's preprocess_cfg.  `name` is the file in
    messages.  fvg_clip_open calls it; fvg_clip_load knows only a preprocess_cfg inside config_json.
-   FVG_E_UNSUPPORTED names a step that is not implemented. */
+   FVG_E_UNSUPPORTED names a step that is not implemented; FVG_E_FORMAT and FVG_E_SHAPE: the text,
+   or a size in it, cannot be. */
 FVG_DEF fvg_status fvg_clip_set_preprocess(fvg_clip *m, const char *json, const char *name);
 
 /* Gives a model the vocabulary that s holds (see fvg_tokenizer_open) in place of the one it has.  s
-   stays open.  FVG_E_ARG if other models use the weights too. */
+   stays open.  FVG_E_ARG once the model has been shared (fvg_clip_share), even if no other model
+   is left. */
 FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *s);
 
 #ifndef FVGPT_NO_TRAINING
 /* Puts the matrices of a model that was loaded as FVG_F32 back into rows, as fvg_tape_train needs
    them.  The model computes as before, but slower.  Matrices in half precision stay as they are.
    Nodes made of the model before become invalid.  FVG_E_NOMEM: some matrices are rows and some are
-   not; the model can still be used.  FVG_E_ARG: the weights are shared. */
+   not; the model can still be used.  FVG_E_ARG once the model has been shared. */
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m);
 #endif /* FVGPT_NO_TRAINING */
 
@@ -687,8 +694,8 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
    and may have taken more.) */
 FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n);
 
-/* n texts -> features [n, embed_dim], not normalised.  A text of more tokens than the context holds
-   is an error. */
+/* n texts -> features [n, embed_dim], not normalised; n >= 1.  FVG_E_ARG for a text of more tokens
+   than the context holds, FVG_E_FORMAT for one that is not UTF-8. */
 FVG_DEF fvg_status fvg_clip_encode_texts(fvg_clip *m, float *features, const char *const *texts,
                                          int n);
 
@@ -813,8 +820,9 @@ typedef enum fvg_position { FVG_END = 0, FVG_MIDDLE, FVG_FRONT } fvg_position;
 typedef struct fvg_learner_desc {
   const fvg_method *method;          /* CoOp */
   /* The words that the context starts from.  NULL: the method's ("a photo of a"; for ProGrad what
-     stands before {} in prompt_template; CoOp has none).  Without words, or with "", the context
-     starts from N(0, 0.02^2).  Chapter 14 says which of the words' tokens are learned. */
+     stands before {} in prompt_template; CoOp and DePT_CoOp have none).  Without words, or with "",
+     the context starts from N(0, 0.02^2).  Chapter 14 says which of the words' tokens are
+     learned. */
   const char *ctx_init;
   /* Context vectors.  The method's: 4; ProGrad and DePT_CoOp 16; MaPLe and DAPT 2.  With ctx_init,
      CoOp, KgCoOp, CoCoOp and DePT_CoOp have one vector for each word instead.  MMRL and MMRL++ do
@@ -929,7 +937,8 @@ FVG_DEF fvg_status fvg_learner_text_features(fvg_learner *l, float *g,
    [embed_dim], in this order:
 
      f         the feature, of unit length
-     f_clip    zero-shot CLIP's feature, of unit length, if the method prompts the image tower
+     f_clip    zero-shot CLIP's feature, of unit length, if the method prompts the image tower or
+               has a head (in DePT_CoOp's row it is f again)
      f_score   what base classes are scored by, if that is another vector than f: MMRL's and
                MMRL++'s alpha f + (1 - alpha) f_r, which is shorter than 1
      f_raw     f before it got unit length, in the place of f_score: what DePT's head reads
@@ -1051,9 +1060,7 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
 
 #ifndef FVGPT_NO_STDIO
-/* Lists the pictures in a folder, sorted by name and without the folder in front; a picture is
-   recognised by its extension.  Other files there are counted in one log line.  FVG_E_UNSUPPORTED
-   without FVGPT_DIRENT.  Give the list back with fvg_names_free. */
+/* A list of file names. */
 typedef struct fvg_names {
   const char **name; int n;          /* [n] the names */
   char *text;                        /* their storage */
@@ -1285,7 +1292,8 @@ typedef enum fvg_augment {
 typedef struct fvg_views_desc {
   fvg_augment augment;               /* crop */
   int   n_crops;                     /* 8: of FVG_AUGMENT_FIXED_CROPS */
-  float crop_scale_min;              /* 0.08: least share of the image's area in a crop */
+  float crop_scale_min;              /* 0.08: least share of the image's area in a crop, but see
+                                        fvg_crop_random */
   float mask_threshold;              /* 0.5: of grey masks, as a share of full white */
   int   fill_black;                  /* 1: the background becomes black; 0: the mean colour */
   int   no_foreground;               /* 1: foreground views are not wanted, masks are not read */
@@ -2250,8 +2258,8 @@ static int fvg__close_reference(const fvg__unicode *u, uint32_t *t, int n) {
   return n;
 }
 
-/* Repairs the m characters of t into dst, which never takes more of them than t has bytes.  From
-   the first line with a "<" on, ftfy takes a text for HTML and leaves its references alone.
+/* Writes the m characters of t, repaired, to dst; they are never more than the text has bytes.
+   From the first line with a "<" on, ftfy takes a text for HTML and leaves its references alone.
    Returns the new length. */
 static int fvg__repair(const fvg__unicode *u, uint32_t *dst, const uint32_t *t, int m) {
   int n_plain = 0;
@@ -3213,9 +3221,10 @@ static fvg_status fvg__name_key_new(fvg_ctx *c, const fvg__unicode *u, const cha
   if (!copy) return FVG_E_NOMEM;
 
   fvg_tidy_name(copy);
-  fvg_status s = fvg__clean_text(c, u, copy, &key->text, &key->n);
+  const int is_text = fvg__is_utf8(copy, strlen(copy));
+  const fvg_status s = is_text ? fvg__clean_text(c, u, copy, &key->text, &key->n)
+                               : fvg__name_key_bytes(c, name, key);
   fvg_release(c, copy);
-  if (s == FVG_E_FORMAT) s = fvg__name_key_bytes(c, name, key);
   if (s) return s;
 
   uint64_t hash = 0;
@@ -3309,12 +3318,13 @@ FVG__SELDOM_RUN_END
  * CHAPTER 3  IMAGES: pixels, PNM, and what kind of file it is
  *==================================================================================================
    Pixels are bytes, rows top down, channels interleaved.  PNM is read here; PNG, JPEG, BMP and GIF
-   are read in the next chapter, by stb_image where the build has it.  Each reader returns the
+   are read in chapters 4 and 5, by stb_image where the build has it.  Each reader returns the
    picture as it is in the file, and the requested form (RGB, grey) is made from that at the end.
 
    Files are hostile until checked: sides, pixels and the bytes that they would need are compared
-   with the file's length before any memory is allocated.  A picture that is visibly damaged or cut
-   off is an error, never a picture with grey areas. */
+   with the file's length before any memory is allocated.  Whatever lengths, checksums, markers and
+   tables can tell to be damaged or cut off is an error, never a picture with grey areas.  (Bytes
+   that are missing inside a JPEG's scan without restart markers cannot be told.) */
 
 #define FVG__IMAGE_SIDE   (1 << 20)       /* longest side                                        */
 #define FVG__IMAGE_PIXELS (1 << 27)       /* most pixels, also between the passes of a resize    */
@@ -3878,7 +3888,8 @@ static uint8_t *fvg__put_u32(uint8_t *at, uint32_t value) {
   return at;
 }
 
-/* Tables for CRC-32 (polynomial EDB88320), eight bytes a step: of[k][b] is the remainder that
+/* Tables for CRC-32 (polynomial EDB88320), eight bytes a step, which is known as slicing by eight
+   (Kounavis and Berry 2005): of[k][b] is the remainder that
    byte b leaves when k zero bytes follow it. */
 typedef struct fvg__crc { uint32_t of[8][256]; } fvg__crc;
 
@@ -3995,6 +4006,22 @@ static void *fvg__stb_realloc(void *block, size_t bytes) {
 #undef STB_IMAGE_IMPLEMENTATION
 #endif
 
+/* Has the program told stb_image to turn pictures upside down, as OpenGL wants them?  stb_image
+   does not answer, so we let it read a BMP of two grey pixels, the upper one dark. */
+static int fvg__stb_flips(void) {
+  static const uint8_t bmp[62] = {
+    'B', 'M', 62, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 24,
+    0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    255, 255, 255, 0,                            /* the lower row comes first */
+    0, 0, 0, 0
+  };
+  int width, height, channels;
+  stbi_uc *pixels = stbi_load_from_memory(bmp, (int)sizeof bmp, &width, &height, &channels, 1);
+  const int flips = pixels && pixels[0];         /* NULL: a program's stb_image without BMP */
+  stbi_image_free(pixels);
+  return flips;
+}
+
 /* Decodes the file with stb_image, to so many channels (0: as many as the file has). */
 static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture *p, int channels) {
   int width, height, found;
@@ -4006,7 +4033,12 @@ static fvg_status fvg__stb_decode(fvg_ctx *c, fvg_image *out, const fvg__picture
   }
 
   const fvg_status s = fvg__image_new(c, out, width, height, channels ? channels : found);
-  if (!s) memcpy(out->pixels, pixels, fvg__row(height, width) * (size_t)out->channels);
+  const int flips = fvg__stb_flips();
+  const size_t row_bytes = fvg__row(width, out->channels);
+  for (int y = 0; !s && y < height; y++) {
+    const int from = flips ? height - 1 - y : y;
+    memcpy(out->pixels + row_bytes * (size_t)y, pixels + row_bytes * (size_t)from, row_bytes);
+  }
   stbi_image_free(pixels);
   return s;
 }
@@ -4037,7 +4069,8 @@ static fvg_status fvg__splice(fvg_ctx *c, fvg__picture *p, size_t at, size_t cut
 
 /* Fills a palette of 256 colours, of `entry` bytes each, with the greys of their numbers.  Pillow
    takes those for colours that a file's palette lacks; stb_image would take whatever its memory
-   holds.  So we complete every palette from this one. */
+   holds.  So we complete palettes from this one, but for a GIF picture's own: a picture that has
+   more colours than that is refused. */
 static void fvg__grey_palette(uint8_t *palette, size_t entry) {
   for (int i = 0; i < 256; i++) memset(palette + entry * (size_t)i, i, entry);
 }
@@ -4240,7 +4273,7 @@ typedef struct fvg__bmp {
   int64_t width, height;
 } fvg__bmp;
 
-/* What makes a BMP one that is not read, or NULL. */
+/* Returns why such a BMP is not read, or NULL if it is. */
 static const char *fvg__bmp_unread(const fvg__bmp *b) {
   const unsigned bits = b->bits, compression = b->compression;
   const int whole_bytes = bits == 16 || bits == 24 || bits == 32;
@@ -4594,6 +4627,7 @@ typedef struct fvg__jpeg {
   int interval;                          /* units of blocks between restart markers, 0: none */
   int restarts;                          /* markers that the present scan must have */
   int scans;                             /* scans so far */
+  unsigned scanned;                      /* components that a scan began, a bit each */
   int jfif;                              /* 1: there is a JFIF segment */
   int adobe;                             /* Adobe's colour transform, -1: no such segment */
 } fvg__jpeg;
@@ -4626,7 +4660,7 @@ static fvg_status fvg__jpeg_tables(fvg_ctx *c, fvg__jpeg *j, int huffman, const 
   return FVG_OK;
 }
 
-/* What makes a frame one that is not read, or NULL. */
+/* Returns why such a frame is not read, or NULL if it is. */
 static const char *fvg__jpeg_unread(int marker, const uint8_t *p, size_t n) {
   if (marker == 0xC3) return "in lossless form";
   if (marker == 0xF7) return "in JPEG-LS form";
@@ -4740,6 +4774,7 @@ static fvg_status fvg__jpeg_scan(fvg_ctx *c, fvg__jpeg *j, const uint8_t *p, siz
 
     const fvg_status s = fvg__jpeg_scan_tables(c, j, &j->part[k], dc, ac, bands);
     if (s) return s;
+    if (!j->progressive || !bands[0]) j->scanned |= 1u << k;
     j->restarts = fvg__jpeg_restarts(j, n_part, &j->part[k]);
   }
   return FVG_OK;
@@ -4823,6 +4858,10 @@ static fvg_status fvg__jpeg_walk(fvg_ctx *c, fvg__jpeg *j) {
 
   /* a block of 64 pixels costs at least one bit */
   if (!j->scans) return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG without a picture", f->name);
+  if (j->scanned != (1u << j->n_part) - 1)
+    return fvg_fail(c, FVG_E_FORMAT,
+                    "%s: JPEG in which a component of the colours has no scan: a part is missing",
+                    f->name);
   if ((double)j->width * j->height > 1024.0 * (double)f->n)
     return fvg_fail(c, FVG_E_FORMAT, "%s: JPEG of %d x %d pixels cannot come from %zu bytes",
                     f->name, j->width, j->height, f->n);
@@ -4878,7 +4917,8 @@ static fvg_status fvg__stb_read(fvg_ctx *c, fvg_image *out, fvg__picture *p, fvg
 }
 #endif
 
-/* Says why a file that is not read is not; cure: what helps against its kind, or NULL. */
+/* Reports why this kind of file is not read.  cure: what the user can do about it; NULL: convert
+   it. */
 static fvg_status fvg__image_refuse(fvg_ctx *c, const fvg__picture *p, const char *cure) {
   if (p->kind)
     return fvg_fail(c, FVG_E_UNSUPPORTED, "%s: %s: %s", p->name, p->kind,
@@ -5019,7 +5059,8 @@ static void fvg__put_symbol(fvg__deflate *z, uint32_t symbol) {
 
 /* Returns the group of a length or a distance x.  The width of the groups doubles after every
    2^(lead-1) of them, as in a floating-point number of `lead` bits; the lowest *extra bits of x say
-   where in its group x is. */
+   where in its group x is.  A length of 20 is x = 17, and with lead 3 it is in group
+   2 * 4 + (17 >> 2) = 12, which is symbol 269, with two extra bits 01. */
 static uint32_t fvg__group(uint32_t x, int lead, int *extra) {
   *extra = 0;
   while (x >> (*extra + lead)) ++*extra;
@@ -5322,8 +5363,8 @@ FVG_DEF fvg_status fvg_image_save(fvg_ctx *c, const fvg_image *image, const char
  * CHAPTER 7  RESIZING: Pillow's bytes, crops and masks
  *==================================================================================================
    What CLIP sees depends on the resampling as much as on the weights, so the resampling here gives
-   the same bytes as Pillow 9.4 and torchvision; only JPEG decoders may differ from each other by a
-   grey level.
+   the same bytes as Pillow 9.4 and torchvision for 1 and 3 channels (with alpha Pillow multiplies
+   the colours by it first); only JPEG decoders may differ from each other by a grey level.
 
    Bicubic.  Output sample i lies at c = (i + 1/2) r of the input, r = in/out.  It is a weighted
    mean of the samples x with |x + 1/2 - c| < 2 f, where f = max(r, 1); the weights are
@@ -6560,7 +6601,7 @@ static fvg_status fvg__open_clip_heads(const fvg__config *config, int is_text, i
 static fvg_status fvg__config_heads(const fvg__config *config, int is_text, int w, int *n_head) {
   if (config->form == FVG__OPEN_CLIP) return fvg__open_clip_heads(config, is_text, w, n_head);
 
-  *n_head = w / 64;
+  *n_head = w % 64 ? 0 : w / 64;
   if (config->form != FVG__HUGGING_FACE) return FVG_OK;
 
   *n_head = is_text ? 8 : 12;            /* the defaults of CLIPTextConfig and CLIPVisionConfig */
@@ -7025,7 +7066,8 @@ static const char *fvg__published_block_name(int publisher, int blocks, int laye
   return name;
 }
 
-/* The number of consecutive rows, from row id on, that the publisher keeps as one tensor. */
+/* Returns the number of consecutive rows, from row id on, that the publisher keeps as one
+   tensor. */
 static int fvg__rows_of_one_tensor(int publisher, int id) {
   char name[FVG__TENSOR_NAME], next[FVG__TENSOR_NAME];
   fvg__published_name(publisher, id, name);
@@ -7128,7 +7170,8 @@ static const char *fvg__foreign_model(const char *name) {
     {"embeddings.word_embeddings.", "its text tower is a BERT, which is not supported"},
     {"vision_model.embeddings.patch_embedding.bias",
      "its patch embedding has a bias (SigLIP), which is not supported"},
-    {"prompt_learner.", "it holds tuned prompts and no model; it goes with --checkpoint"},
+    {"prompt_learner.", "it holds tuned prompts and no model; it goes with --checkpoint "
+     "(fvg_checkpoint_load, fvg_learner_load)"},
     {NULL, NULL}
   };
 
@@ -7160,7 +7203,7 @@ static int fvg__anchor(const char *name, const char **prefix_end, fvg__publisher
   return 0;
 }
 
-/* Finds the publisher, and the prefix that precedes his names: [*n] bytes at *prefix.  The names in
+/* Finds the publisher, and the prefix before its names: [*n] bytes at *prefix.  The names in
    l->tensor are unwrapped already. */
 static fvg_status fvg__find_publisher(fvg__clip_loader *l, const char **prefix, size_t *n) {
   const char *file = fvg_weights_file(l->weights);
@@ -7302,7 +7345,7 @@ static int fvg__tensor_info(const fvg__clip_loader *l, const char *name, fvg_ten
   return x ? fvg_weights_info(l->weights, shape, x->in_file) : 0;
 }
 
-/* The same for what has a name of its own in every CLIP; the name is written, too. */
+/* Finds the shape of a tensor that has a name of its own in every CLIP, and writes the name. */
 static int fvg__info_of(const fvg__clip_loader *l, int id, char name[FVG__TENSOR_NAME],
                         fvg_tensor *shape) {
   return fvg__tensor_info(l, fvg__name(l, id, name), shape);
@@ -7881,8 +7924,8 @@ static fvg_status fvg__load_transformer(fvg__clip_loader *l, fvg__tower_sizes *s
   s = fvg__transformer_agrees(l->config, section, t->n_layer, sizes);
   if (s) return s;
   if (t->n_head < 1 || w % t->n_head)
-    return fvg_fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads", file, w,
-                    prefix, t->n_head);
+    return fvg_fail(c, FVG_E_SHAPE, "%s: width %d of %s... cannot be cut into %d heads (without a "
+                    "configuration a head has 64 columns)", file, w, prefix, t->n_head);
 
   t->block = FVG_NEW_ARRAY(c, fvg_block, (size_t)t->n_layer);
   if (!t->block) return FVG_E_NOMEM;
@@ -8220,7 +8263,8 @@ static fvg_status fvg__unpack_blocks(fvg_clip *m, const fvg_transformer *t) {
 
 FVG_DEF fvg_status fvg_clip_unpack(fvg_clip *m) {
   if (m->shared)
-    return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_unpack: other models use these weights too");
+    return fvg_fail(m->ctx, FVG_E_ARG,
+                    "fvg_clip_unpack: the weights have been shared and stay as they are");
   m->has_image_key = 0;
   fvg_status s = fvg__unpack_blocks(m, &m->vision.transformer);
   if (!s) s = fvg__unpack_blocks(m, &m->text.transformer);
@@ -8260,7 +8304,7 @@ FVG_DEF fvg_status fvg_clip_set_vocabulary(fvg_clip *m, const fvg_source *source
   if (!source || !m->has_text || m->shared)
     return fvg_fail(m->ctx, FVG_E_ARG,
                     "fvg_clip_set_vocabulary: needs a source, and a model with a text tower "
-                    "whose weights no other model uses");
+                    "that was never shared");
 
   fvg_tokenizer *k;
   const int size = m->text.vocab_size;
@@ -8323,7 +8367,7 @@ static fvg_status fvg__find_tokenizer(fvg_clip *m, const char *folder, const cha
 }
 
 /* ---- the files of a folder ---- */
-/* The whole of a file and a closing 0. */
+/* Reads a whole file and puts a 0 after it. */
 FVG__APART static fvg_status fvg__read_file(fvg_ctx *c, const char *path, uint8_t **bytes,
                                             size_t *n) {
   fvg_source source;
@@ -8785,7 +8829,7 @@ typedef struct fvg__shared {
 #include <intrin.h>
 #endif
 
-/* One user less; returns how many remain. */
+/* Takes one user off and returns how many remain. */
 static long fvg__count_down(long *n) {
 #if defined(__GNUC__) || defined(__clang__)
   return __atomic_sub_fetch(n, 1, __ATOMIC_ACQ_REL);
@@ -8806,7 +8850,7 @@ static void fvg__count_up(long *n) {
 #endif
 }
 
-/* Adds a block of the context's to the list, or, while the list is NULL, counts it. */
+/* Adds a block of the context to the list, or, while the list is NULL, counts it. */
 static void fvg__share_block(fvg__shared *x, int *n, void *block) {
   if (!block) return;
   if (x) {
@@ -8974,7 +9018,8 @@ FVG_DEF void fvg_clip_free(fvg_clip *m) {
      first_layer, n_layer
                   before each of these blocks what the block before made of the prompts is thrown
                   away, and the next n_prompt vectors take their place
-     keep         unless it is 0, it is not thrown away: this share of it stays in the new rows
+     keep         unless it is 0, this share of it stays: a row becomes (1 - keep) v + keep row, v
+                  being the vector that comes in and row what left the block before
 
    With n_start = 0 there are no prompts at first: they are inserted before block first_layer, and
    replaced before the later ones.  PromptSRC's text tower has n_start 4, n_prompt 4, first_layer 1,
@@ -9388,9 +9433,9 @@ static size_t fvg__block_floats(const fvg_vision_tower *v, int batch, size_t row
   return rows * (9 * w + 2 * hidden + 2 * n_head + 4) + panels + copies;
 }
 
-/* A tape's chunk may leave unused less than the allocation that went to the next chunk, so all
-   chunks but the last hold at most twice what lives.  The last is as large as those together, but
-   at most FVG__TAPE_CHUNK_MOST. */
+/* A chunk of a tape ends where the next allocation does not fit, so its unused end is smaller than
+   that allocation: all chunks but the last are together at most twice as large as what they hold.
+   The last is as large as those together, but at most FVG__TAPE_CHUNK_MOST. */
 FVG_DEF size_t fvg_clip_image_bytes(const fvg_clip *m, int n) {
   if (!m->has_vision || n < 1) return 0;
   const fvg_vision_tower *v = &m->vision;
@@ -9809,12 +9854,13 @@ FVG_DEF void fvg_normalize_rows(float *x, int n, int d) {
 }
 
 /* ---- class names in a template ---- */
-/* The template with the class's name in the place of {}, to be released.  NULL: the template has no
-   {}, or memory is out. */
+/* The template with the class's name in the place of {}, to be released.  NULL: the template has
+   not just one {}, or memory is out. */
 static char *fvg__fill_template(fvg_ctx *c, const char *form, const char *name) {
   const char *hole = strstr(form, "{}");
-  if (!hole) {
-    fvg_fail(c, FVG_E_ARG, "template \"%s\": it must hold {} where the class name goes", form);
+  if (!hole || strstr(hole + 2, "{}")) {
+    fvg_fail(c, FVG_E_ARG, "template \"%s\": it must hold {} once, where the class name goes",
+             form);
     return NULL;
   }
 
@@ -10284,8 +10330,8 @@ static fvg_status fvg__learner_prior(fvg_learner *l) {
 }
 
 /* ---- classes as texts ---- */
-/* The tokens of "name." into token[n], which has `room`; n_name: how many the name has without its
-   dot. */
+/* Writes the tokens of "name." to token, which has room for `room`, and their number to *n; *n_name
+   becomes their number without the dot. */
 static fvg_status fvg__name_tokens(const fvg_clip *m, const char *name, int *token, int room,
                                    int *n_name, int *n) {
   const size_t size = strlen(name) + 2;
@@ -10477,6 +10523,7 @@ static fvg_status fvg__choose_words(fvg_learner *l, const char *ctx_init) {
    the words to the method has that many tokens learned, or a start at random if the words have
    fewer. */
 static void fvg__start_one_each(fvg_learner *l, const fvg_learner_desc *desc, int n_words) {
+  if (desc->n_ctx < 0) return;                   /* fvg__check_room refuses it */
   if (!desc->ctx_init && desc->n_ctx > 0) {
     if (l->desc.n_ctx > l->n_word) l->n_word = 0;
     else l->n_fixed = l->n_word - l->desc.n_ctx;
@@ -10501,8 +10548,8 @@ static fvg_status fvg__start_last_slots(fvg_learner *l, int n_words) {
   return FVG_OK;
 }
 
-/* The rule of PromptSRC and MaPLe: the first n_ctx tokens are learned if there are at most 4
-   vectors, and none otherwise. */
+/* Applies the rule of PromptSRC, MaPLe and DAPT: the first n_ctx tokens are learned if there are at
+   most 4 vectors, and none otherwise. */
 static fvg_status fvg__start_first_few(fvg_learner *l, const fvg_learner_desc *desc) {
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
@@ -10602,6 +10649,7 @@ static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *d
 
   for (int k = 0; k < desc->n_option; k++) {
     const fvg_option *given = &desc->option[k];
+    if (!given->name) return fvg__missing(c, method->name, "the name of an option");
     const int i = fvg__find_option(method, given->name);
     if (i < 0)
       return fvg_fail(c, FVG_E_ARG, "%s has no option %.60s", method->name, given->name);
@@ -10633,6 +10681,8 @@ static fvg_status fvg__check_learner(const fvg_clip *m, const fvg_learner_desc *
     return fvg_fail(c, FVG_E_ARG, "%s needs a model with an image tower", method->name);
   if (desc->chunk_rows < 0)
     return fvg_fail(c, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
+  if (desc->n_option && !desc->option)
+    return fvg__missing(c, method->name, "the list of options");
   if (position < FVG_END || position > FVG_FRONT)
     return fvg_fail(c, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
                     position);
@@ -10702,8 +10752,9 @@ static fvg_status fvg__learner_start(fvg_learner *l, const fvg_learner_desc *des
   return l->tape ? FVG_OK : FVG_E_NOMEM;
 }
 
-/* Why a function of the method failed, which tells the context; one that does not is at fault
-   itself. */
+/* Returns the failure that a function of the method recorded in the context.  A function that
+   failed without recording one has a bug; that is reported, if no earlier failure is still
+   recorded. */
 static fvg_status fvg__method_failed(const fvg_learner *l) {
   fvg_ctx *c = l->clip->ctx;
   if (c->status) return c->status;
@@ -10728,9 +10779,12 @@ static fvg_status fvg__learner_new(fvg_clip *m, fvg_learner **out, const fvg_lea
   l->desc.prompt_template = NULL;
   l->desc.option = NULL;
 
+  const fvg_status earlier = m->ctx->status;
+  m->ctx->status = FVG_OK;
   l->file = file;
   fvg_status s = fvg__learner_start(l, desc, class_name, n_class, n_fixed);
   l->file = NULL;
+  if (!s) m->ctx->status = earlier;
   if (s) {
     s = fvg__method_failed(l);                   /* the cause, where s may only say "no memory"   */
     fvg_learner_free(l);
@@ -10750,7 +10804,7 @@ static void fvg__learner_free_list(fvg_ctx *c, fvg_parameter **list, int n) {
   fvg_release(c, list);
 }
 
-/* What the method keeps goes first, for it may rest on the rest of the learner. */
+/* What the method keeps goes first, because it may use the other parts of the learner. */
 FVG_DEF void fvg_learner_free(fvg_learner *l) {
   if (!l) return;
   fvg_ctx *c = l->clip->ctx;

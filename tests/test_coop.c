@@ -572,6 +572,7 @@ static void test_refused(void) {
   refuse(&shared, names, CLASSES, FVG_E_ARG, "-1 context vectors", "1 to 13");
   shared.ctx_init = "a b c d e f g h i j k l m n";
   refuse(&shared, names, CLASSES, FVG_E_ARG, "14 tokens", "room for 13");
+  shared.n_ctx = 0;
   shared.ctx_init = " ";
   refuse(&shared, names, CLASSES, FVG_E_ARG, "0 context vectors", "1 to 13");
   m->has_text = 0;

@@ -387,6 +387,38 @@ static void test_jpeg_refusals(fvg_ctx *c) {
   check(jpeg_refused(c, &f, FVG_E_FORMAT, "quantisation table 0"), "JPEG: no quantisation table");
   f = grey; f.n_part = 2; f.level = "--";
   check(jpeg_refused(c, &f, FVG_E_UNSUPPORTED, "2 components"), "JPEG: two components");
+
+  /* A scan of the first component alone, in the place of one of all three. */
+  f = grey; f.n_part = 3; f.level = "+-+"; f.interval = 0; f.n_unit = 1;
+  make_jpeg(&m, &f);
+  for (i = 0; m.bytes[i] != 0xFF || m.bytes[i + 1] != 0xDA; i++) {}
+  m.bytes[i + 3] = 8;
+  m.bytes[i + 4] = 1;
+  memmove(m.bytes + i + 7, m.bytes + i + 11, m.n - i - 11);
+  m.n -= 4;
+  check(refused(c, m.bytes, m.n, FVG_E_FORMAT, "component of the colours has no scan"), "JPEG: colours without a scan");
+}
+
+/* ---- a program that has pictures read upside down, for itself ---- */
+static void test_flip(fvg_ctx *c) {
+  static uint8_t pixels[6] = {10, 20, 30, 200, 210, 220};
+  fvg_image x, a;
+  uint8_t *png = NULL;
+  size_t n = 0;
+  int flip;
+  memset(&x, 0, sizeof x);
+  x.width = 1;
+  x.height = 2;
+  x.channels = 3;
+  x.pixels = pixels;
+  check(!fvg_image_encode_png(c, &png, &n, &x), "a picture of two rows");
+  for (flip = 0; png && flip < 2; flip++) {
+    stbi_set_flip_vertically_on_load(flip);
+    check(!decode(c, &a, png, n, 3) && !memcmp(a.pixels, pixels, sizeof pixels), "the first row is the upper one");
+    fvg_image_free(c, &a);
+  }
+  stbi_set_flip_vertically_on_load(0);
+  fvg_bytes_free(c, png);
 }
 
 /* ---- EXIF ---- */
@@ -529,6 +561,7 @@ int main(void) {
   test_gif(c);
   test_jpeg_colours(c);
   test_jpeg_refusals(c);
+  test_flip(c);
   test_exif(c);
   test_no_memory();
 #endif

@@ -1318,6 +1318,8 @@ static void refuse_option(const char *method, const char *option, double value, 
   refuse(m, &d, names, CLASSES, a, b);
 }
 
+static fvg_status fails_in_silence(fvg_learner *l) { (void)l; return FVG_E_ARG; }
+
 static void test_refused(void) {
   fvg_clip *words = load(c, &text_only), *pictures = load(c, &image_only);
   fvg_learner_desc d;
@@ -1366,7 +1368,27 @@ static void test_refused(void) {
   }
   d = desc_of("MMRL");
   d.prompt_template = "a photo";
-  refuse(m, &d, names, CLASSES, "must hold {}", "a photo");
+  refuse(m, &d, names, CLASSES, "must hold {} once", "a photo");
+  d.prompt_template = "a {} photo of a {}.";
+  refuse(m, &d, names, CLASSES, "must hold {} once", "a {} photo");
+  d = desc_of("KgCoOp");
+  d.n_ctx = -3;
+  refuse(m, &d, names, CLASSES, "-3 context vectors", "KgCoOp");
+  d = desc_of("MMRL");
+  d.n_option = 1;
+  refuse(m, &d, names, CLASSES, "list of options", "MMRL");
+  option.name = NULL;
+  option.value = 0;
+  d.option = &option;
+  refuse(m, &d, names, CLASSES, "name of an option", "MMRL");
+  {
+    fvg_method silent = *fvg_method_find("CoOp");     /* its init fails without a word, after another failure     */
+    silent.init = fails_in_silence;
+    d = desc_of("CoOp");
+    d.method = &silent;
+    fvg_fail(c, FVG_E_IO, "an earlier failure");
+    refuse(m, &d, names, CLASSES, "did not say why", "CoOp");
+  }
   d = desc_of("CoCoOp");                         /* class-specific words know their classes                        */
   d.class_specific = 1;
   {

@@ -362,6 +362,19 @@ static void test_training(void) {
   free(l.f_fg);
 }
 
+/* Its towers are 96 wide, so heads of 64 columns would be wrong: only config.json tells how many there are. */
+static void test_without_configuration(void) {
+  fvg_source source;
+  fvg_weights *w = NULL;
+  fvg_clip *k = NULL;
+  fvg_status s = fvg_source_file(c, &source, MODEL "/model.safetensors");
+  if (!s) s = fvg_weights_open(c, &w, &source);
+  check(!s, "the weights open");
+  check(fvg_clip_load(c, &k, w, NULL, FVG_F32) == FVG_E_SHAPE && !k && strstr(fvg_error(c), "a head has 64 columns"),
+        "and no number of heads is made up for them");
+  fvg_weights_close(w);
+}
+
 int main(void) {
   if (fvg_init(&c, NULL)) return 1;
   check(!fvg_clip_open(c, &m, MODEL, NULL, FVG_F32), MODEL " opens");
@@ -375,6 +388,7 @@ int main(void) {
     test_training();
   }
   fvg_clip_free(m);
+  test_without_configuration();
   check(fvg_mem_used(c) == 0, "no memory stays");
   fvg_free(c);
   printf("%d passed, %d failed\n", passed, failed);

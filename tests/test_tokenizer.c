@@ -277,6 +277,8 @@ static void test_names(fvg_ctx *c) {
         "a list with a name that is NULL");
   check(fvg_match_names(c, match, name, 4, absent, 2) == FVG_E_ARG && strstr(fvg_error(c), "name 2 of 2 is NULL"),
         "and among such a list");
+  c->status = FVG_OK;
+  check(!fvg_same_name(c, "caf\xE9", "cafe") && fvg_last_status(c) == FVG_OK, "names that are not UTF-8 are no failure");
   check(fvg_mem_used(c) == used, "names leave no memory");
 }
 
