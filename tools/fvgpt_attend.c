@@ -80,24 +80,34 @@ static void name_maps(const char *file, const map_name *before, int n, map_name 
   }
 }
 
-/* No map may be written over a picture that is still to be read. */
+/* The number of the picture that is the file of this path; -1: none of them. */
+static int find_picture(const file_identity *picture, int n, const char *path) {
+  file_identity x;
+  if (!identify_file(path, &x)) return -1;
+  for (int i = 0; i < n; i++) {
+    if (picture[i].volume == x.volume && picture[i].number == x.number) return i;
+  }
+  return -1;
+}
+
+/* No map may be written over a picture, however --out is spelled. */
 static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const attend_options *o,
                               const map_name *name) {
-  const size_t n = strlen(o->out);
-  for (int i = 0; i < pictures->n; i++) {
-    const char *file = pictures->file[i];
-    if (strncmp(file, o->out, n)) continue;
-    for (int k = 0; k < MAP_ALL * pictures->n; k++) {
-      const int map = k % MAP_ALL;
-      char path[PATH_BYTES];
-      map_path(path, o->out, &name[k / MAP_ALL], map);
-      if (!is_chosen(o->map, map) || strcmp(path, file)) continue;
-      return fvg_fail(c, FVG_E_ARG,
-                      "%s is a picture and would be the map of %s; choose another --out", path,
-                      pictures->file[k / MAP_ALL]);
-    }
+  const int n = pictures->n;
+  file_identity *picture = FVG_NEW_ARRAY(c, file_identity, (size_t)n);
+  fvg_status s = picture ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; !s && i < n; i++) (void)identify_file(pictures->file[i], &picture[i]);
+  for (int k = 0; !s && k < MAP_ALL * n; k++) {
+    const int map = k % MAP_ALL;
+    char path[PATH_BYTES];
+    map_path(path, o->out, &name[k / MAP_ALL], map);
+    const int i = is_chosen(o->map, map) ? find_picture(picture, n, path) : -1;
+    if (i < 0) continue;
+    s = fvg_fail(c, FVG_E_ARG, "%s is a picture and would be the map of %s; choose another --out",
+                 pictures->file[i], pictures->file[k / MAP_ALL]);
   }
-  return FVG_OK;
+  fvg_release(c, picture);
+  return s;
 }
 
 static fvg_status name_all_maps(fvg_ctx *c, const picture_list *pictures, const attend_options *o,

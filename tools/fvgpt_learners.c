@@ -8,6 +8,7 @@
 #include "fvgpt_hints.h"
 #include "fvgpt_print.h"
 #include "fvgpt_system.h"
+#include "fvgpt_tune_marks.h"
 
 const char *const preset_name[2] = {"fork", "original"};
 
@@ -291,18 +292,34 @@ static fvg_status open_published(fvg_clip *m, const learner_options *o, const ch
   return s;
 }
 
-fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
-                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
-                           int n, tuned_model *x) {
-  if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
-  fvg_status s = open_file_or_folder(m, checkpoint, x);
-  const fvg_weights *settings = x->head.head ? x->head.settings : x->settings;
-  if (!s && !exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
+/* Tells of what makes a checkpoint's scores others than those of its run. */
+static void tell_differences(const fvg_clip *m, const char *checkpoint, int exif_rotate,
+                             const fvg_weights *settings) {
+  const model_match match = compare_model(m, settings);
+  if (match == OTHER_MODEL) {
+    fvg_log(m->ctx, 0,
+            "%s was tuned on another model than that of --model; its scores may mean nothing",
+            checkpoint);
+  }
+  if (match == OTHER_WEIGHTS) {
+    fvg_log(m->ctx, 1, "%s was tuned on this model with other --weights; its scores differ a little",
+            checkpoint);
+  }
+  if (!exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "
             "in training",
             checkpoint);
   }
+}
+
+fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
+                           int n, tuned_model *x) {
+  if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
+  fvg_status s = open_file_or_folder(m, checkpoint, x);
+  if (!s)
+    tell_differences(m, checkpoint, exif_rotate, x->head.head ? x->head.settings : x->settings);
   return s;
 }
 

@@ -69,13 +69,11 @@ static fvg_status check_checkpoint(const study *x, const model *w, const tuned_m
                     file, x->d.root);
   }
 
-  const char *mark = fvg_weights_metadata(tuned->settings, "model");
-  fvg_settings mine;
-  mine.n = 0;
-  set_model(&mine, x->m);
-  if (mark && strcmp(mark, mine.text[0])) {
+  const model_match match = compare_model(x->m, tuned->settings);
+  if (match == OTHER_WEIGHTS)
+    return fvg_fail(c, FVG_E_ARG, "%s: tuned with other --weights; give those of the run", file);
+  if (match == OTHER_MODEL)
     return fvg_fail(c, FVG_E_ARG, "%s: tuned on another model; name that one with --model", file);
-  }
   return FVG_OK;
 }
 

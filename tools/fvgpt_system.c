@@ -224,6 +224,33 @@ int is_absent(const char *path) {
   return stat(path, &about) && (errno == ENOENT || errno == ENOTDIR);
 }
 
+int identify_file(const char *path, file_identity *x) {
+  memset(x, 0, sizeof *x);
+#ifdef _WIN32
+  BY_HANDLE_FILE_INFORMATION about;
+  const DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+  HANDLE file = CreateFileA(path, 0, share, NULL, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+  if (file == INVALID_HANDLE_VALUE) return 0;
+  const int is_known = GetFileInformationByHandle(file, &about) != 0;
+  CloseHandle(file);
+  if (!is_known) return 0;
+  x->volume = about.dwVolumeSerialNumber;
+  x->number = (uint64_t)about.nFileIndexHigh << 32 | about.nFileIndexLow;
+#else
+  struct stat about;
+  if (stat(path, &about)) return 0;
+  x->volume = (uint64_t)about.st_dev;
+  x->number = (uint64_t)about.st_ino;
+#endif
+  return 1;
+}
+
+int is_same_path(const char *a, const char *b) {
+  file_identity x, y;
+  return identify_file(a, &x) && identify_file(b, &y) && x.volume == y.volume &&
+         x.number == y.number;
+}
+
 int can_write(const char *folder) {
 #ifdef _WIN32
   return !_access(folder, 2);

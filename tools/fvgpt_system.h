@@ -39,6 +39,14 @@ int is_slash(char ch);
 int is_folder(const char *path);
 /* Is there nothing of that name? */
 int is_absent(const char *path);
+/* What a file, or a folder, has in common with nothing but itself, however its path is spelled. */
+typedef struct file_identity {
+  uint64_t volume, number;
+} file_identity;
+/* 0: there is nothing of that name. */
+int identify_file(const char *path, file_identity *x);
+/* Are these two paths of one file that is there? */
+int is_same_path(const char *a, const char *b);
 /* May files be made in this folder? */
 int can_write(const char *folder);
 /* Makes all folders of a path that do not exist yet. */

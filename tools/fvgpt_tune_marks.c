@@ -72,7 +72,7 @@ static int is_usual(const fvg_preprocess *p) {
 
 /* The mark is that of the projections' bytes.  CLIP's own way to pixels leaves it as it was before
    there were others, and so do weights in f32. */
-void set_model(fvg_settings *x, const fvg_clip *m) {
+static uint64_t mark_of_model(const fvg_clip *m, fvg_dtype kept_as) {
   const fvg_preprocess *p = &m->preprocess;
   uint64_t h = mark_values(mark_start, &m->vision.projection);
   h = mark_values(h, &m->text.projection);
@@ -82,10 +82,14 @@ void set_model(fvg_settings *x, const fvg_clip *m) {
     h = mark_bytes(h, p->mean, sizeof p->mean);
     h = mark_bytes(h, p->std, sizeof p->std);
   }
-  if (m->kept_as == FVG_Q8) h = mark_text(h, "q8");
-  if (m->kept_as == FVG_Q8_IMAGES) h = mark_text(h, "q8, texts f32");
-  if (m->kept_as == FVG_BF16) h = mark_text(h, "bf16");
-  set_mark(x, "model", h);
+  if (kept_as == FVG_Q8) h = mark_text(h, "q8");
+  if (kept_as == FVG_Q8_IMAGES) h = mark_text(h, "q8, texts f32");
+  if (kept_as == FVG_BF16) h = mark_text(h, "bf16");
+  return h;
+}
+
+void set_model(fvg_settings *x, const fvg_clip *m) {
+  set_mark(x, "model", mark_of_model(m, m->kept_as));
 }
 
 static uint64_t mark_tensor(uint64_t h, const fvg_tensor *x) {
@@ -126,6 +130,35 @@ uint64_t mark_model(uint64_t h, const fvg_clip *m) {
   set_towers(&x, m);
   for (int i = 0; i < x.n; i++) h = mark_text(h, x.entry[i].value);
   return h;
+}
+
+/* Does the checkpoint have the mark that the model has with its weights kept so? */
+static int has_mark_of(const fvg_clip *m, const char *mark, fvg_dtype kept_as) {
+  char text[MARK_BYTES];
+  print_mark(text, sizeof text, mark_of_model(m, kept_as));
+  return !strcmp(text, mark);
+}
+
+static int has_other_towers(const fvg_clip *m, const fvg_weights *w) {
+  const char *mark = fvg_weights_metadata(w, "towers");
+  fvg_settings mine;
+  mine.n = 0;
+  set_towers(&mine, m);
+  return mark && strcmp(mark, mine.entry[0].value);
+}
+
+/* Projections are f32 however the towers' matrices are kept, so the marks of one model with all
+   kinds of weights can be told from each other, and from those of other models. */
+model_match compare_model(const fvg_clip *m, const fvg_weights *w) {
+  static const fvg_dtype kind[] = {FVG_F32, FVG_BF16, FVG_Q8, FVG_Q8_IMAGES};
+  const char *mark = w ? fvg_weights_metadata(w, "model") : NULL;
+  if (!mark) return SAME_MODEL;
+  if (has_other_towers(m, w)) return OTHER_MODEL;
+  if (has_mark_of(m, mark, m->kept_as)) return SAME_MODEL;
+  for (size_t i = 0; i < sizeof kind / sizeof *kind; i++) {
+    if (has_mark_of(m, mark, kind[i])) return OTHER_WEIGHTS;
+  }
+  return OTHER_MODEL;
 }
 
 /* ---- the pictures ---- */

@@ -1,0 +1,111 @@
+#!/bin/sh
+# What the command line must not do in silence: take a checkpoint for another model's, write over what it reads, ignore an
+# option, count a thing twice.  $1: the folder with the programs.
+build=$1
+fvgpt=$build/fvgpt
+model=examples/tiny-clip
+work=$build/test-pitfalls
+export FVGPT_CACHE=none
+. tests/check.sh
+refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  check "$what: exit $status, $(tail -n 1 "$work/stderr")" sh -c "[ $status -eq 1 ] && grep '^fvgpt: ' '$work/stderr' | grep -v ': note: ' | tail -n 1 | grep -q -F -e \"\$1\"" _ "$text"
+}
+says() {                                                 # says "what" "text on either stream" arguments of fvgpt...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  check "$what: exit $status" sh -c "[ $status -eq 0 ] && cat '$work/stdout' '$work/stderr' | grep -q -F -e \"\$1\"" _ "$text"
+}
+silent() {                                               # silent "what" "text on neither stream" arguments of fvgpt...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  check "$what: exit $status" sh -c "[ $status -eq 0 ] && ! cat '$work/stdout' '$work/stderr' | grep -q -F -e \"\$1\"" _ "$text"
+}
+does() { what=$1; shift; check "$what" sh -c "\"\$@\" >'$work/stdout' 2>'$work/stderr'" _ "$fvgpt" "$@"; }
+rm -rf "$work"
+mkdir -p "$work"
+
+# four classes, of which two are base
+"$build/world" "$work/world" --set colours --train 4 --test 2 >/dev/null
+data=$work/data
+mkdir -p "$data/mask"
+for class in $(ls "$work/world/colours/images" | head -n 4); do
+  mv "$work/world/colours/images/$class" "$data/"
+  mv "$work/world/colours/mask/images/$class" "$data/mask/"
+done
+set -- $(ls "$data" | grep -v mask)
+class=$1
+picture=$data/$1/000.ppm
+other=$data/$2/001.ppm
+tune="tune --model $model --data $data --shots 2 --epochs 1 --seeds 1 --augment none"
+check "tune" sh -c "'$fvgpt' $tune --trainer FVGPT_CoOp,GDA --out '$work/run' >'$work/stdout' 2>'$work/stderr'"
+
+# a checkpoint of another model: the sign of the image projection's first numbers is turned
+offset_of() {                                            # where a tensor's bytes begin in the file
+  size=$(od -A n -t u8 -N 8 "$model/model.safetensors" | tr -d ' ')
+  begin=$(tail -c +9 "$model/model.safetensors" | head -c "$size" | sed "s/.*\"$1\": *{\([^}]*\)}.*/\1/; s/.*\[\([0-9]*\), *[0-9]*\].*/\1/")
+  echo $((8 + size + begin))
+}
+mkdir "$work/turned"
+cp "$model"/* "$work/turned/"
+at=$(offset_of visual_projection.weight)
+od -A n -v -t u1 -j "$at" -N 4000 "$model/model.safetensors" | tr -s ' ' '\n' | grep . |
+  awk '{ printf "\\%03o", ($1 + (NR % 4 ? 0 : 128)) % 256 }' >"$work/bytes"
+printf "$(cat "$work/bytes")" | dd of="$work/turned/model.safetensors" bs=1 seek="$at" conv=notrunc 2>/dev/null
+ck=$work/run/FVGPT_CoOp/seed1
+test="--data $data --split-half base --checkpoint"
+for file in "$ck" "$work/run/GDA/seed1"; do
+  says "eval of another model's checkpoint" "$file was tuned on another model" eval --model "$work/turned" $test "$file"
+  silent "and of its own" "was tuned" eval --model "$model" $test "$file"
+done
+says "classify" "was tuned on another model" classify --model "$work/turned" --checkpoint "$ck" "$picture"
+says "attend" "was tuned on another model" attend --model "$work/turned" --checkpoint "$ck" --text "$class" --out "$work/maps" "$picture"
+says "other weights of the same model" "$ck was tuned on this model with other --weights" eval --model "$model" --weights q8 $test "$ck"
+says "or of two bytes" "$ck was tuned on this model with other --weights" eval --model "$model" --weights bf16 $test "$ck"
+report="report --data $data --runs $work/run --pictures 1 --measured 1 --out $work/report"
+refused "report of another model" "tuned on another model; name that one with --model" $report --model "$work/turned"
+refused "report with other weights" "tuned with other --weights; give those of the run" $report --model "$model" --weights q8
+
+# what is read is not written over
+mkdir "$work/in"
+cp "$picture" "$work/in/a.ppm"
+for map in relevance attention; do "$fvgpt" preprocess --size 64 "$other" "$work/in/a_$map.png"; done
+cp -R "$work/in" "$work/before"
+here=$(pwd)
+in_folder() { (cd "$work/in" && "$here/$fvgpt" "$@" >"$here/$work/stdout" 2>"$here/$work/stderr"); [ $? -eq 1 ]; }
+case $fvgpt in /*) here= ;; esac
+if "$fvgpt" preprocess --size 64 "$work/in/a_relevance.png" "$work/x.ppm" 2>"$work/stderr"; then
+  for out in . ./ ../in; do
+    check "attend --out $out" in_folder attend --model "$here/$model" --text red --out $out a.ppm a_relevance.png
+    check "names both" grep -q 'a_relevance.png is a picture and would be the map of a.ppm; choose another --out' "$work/stderr"
+  done
+  refused "attend --out of another spelling" "would be the map of $work/in/a.ppm" attend --model "$model" --text red --map attention \
+    --out "$work/../$(basename "$work")/in" "$work/in/a.ppm" "$work/in/a_attention.png"
+fi
+refused "preprocess onto itself" "a.ppm: IN and OUT are one file" preprocess --size 8 "$work/in/a.ppm" "$work/in/./a.ppm"
+refused "encode onto a picture" "--out $work/in/a.ppm: is there and holds no features" encode --model "$model" --out "$work/in/a.ppm" "$other"
+check "nothing was written over" diff -r "$work/before" "$work/in"
+refused "encode onto a checkpoint" "holds no features" encode --model "$model" --out "$ck/checkpoint.safetensors" "$picture"
+: >"$work/f.safetensors"
+does "encode onto an empty file" encode --model "$model" --out "$work/f.safetensors" "$picture"
+does "and onto features" encode --model "$model" --out "$work/f.safetensors" --text red
+mkdir "$work/self"
+cp "$model"/* "$work/self/"
+refused "quantise onto the model" "--out $work/self/model.safetensors: is there and holds no weights of eight bits" quantise --model "$work/self" --out "$work/self/model.safetensors"
+check "which stays" cmp "$model/model.safetensors" "$work/self/model.safetensors"
+refused "quantise onto a picture" "holds no weights" quantise --model "$model" --out "$picture"
+for again in 1 2; do does "quantise beside the model, $again" quantise --model "$work/self" --out "$work/self/q8.safetensors"; done
+does "or over a copy of it" quantise --model "$model" --out "$work/self/model.safetensors"
+
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
