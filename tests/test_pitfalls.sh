@@ -82,8 +82,8 @@ cp "$picture" "$work/in/a.ppm"
 for map in relevance attention; do "$fvgpt" preprocess --size 64 "$other" "$work/in/a_$map.png"; done
 cp -R "$work/in" "$work/before"
 here=$(pwd)
-in_folder() { (cd "$work/in" && "$here/$fvgpt" "$@" >"$here/$work/stdout" 2>"$here/$work/stderr"); [ $? -eq 1 ]; }
-case $fvgpt in /*) here= ;; esac
+there=$(cd "$build" && pwd)
+in_folder() { (cd "$work/in" && "$there/fvgpt" "$@" >../stdout 2>../stderr); [ $? -eq 1 ]; }
 if "$fvgpt" preprocess --size 64 "$work/in/a_relevance.png" "$work/x.ppm" 2>"$work/stderr"; then
   for out in . ./ ../in; do
     check "attend --out $out" in_folder attend --model "$here/$model" --text red --out $out a.ppm a_relevance.png
@@ -106,6 +106,25 @@ check "which stays" cmp "$model/model.safetensors" "$work/self/model.safetensors
 refused "quantise onto a picture" "holds no weights" quantise --model "$model" --out "$picture"
 for again in 1 2; do does "quantise beside the model, $again" quantise --model "$work/self" --out "$work/self/q8.safetensors"; done
 does "or over a copy of it" quantise --model "$model" --out "$work/self/model.safetensors"
+
+# a file of features whose process was held up for hours is merged into another's; the process begins a new one
+find "$work/world/colours/images" -name '*.ppm' | sort >"$work/list"
+pictures=$(wc -l <"$work/list")
+encode="encode --threads 1 --model $model --files-from $work/list --out $work/f.safetensors"
+"$fvgpt" $encode --cache "$work/store" 2>"$work/stderr" &
+id=$!
+i=0
+while ! ls "$work"/store/*/*.features >/dev/null 2>&1 && [ $i -lt 500 ]; do sleep 0.01; i=$((i + 1)); done
+kill -STOP $id
+own=$(ls "$work"/store/*/*.features | head -n 1)
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do cp "$own" "$(dirname "$own")/copy$i.features"; done
+touch -t 202001010000 "$work"/store/*/*.features
+does "somebody else merges" encode --model "$model" "$picture" --out "$work/g.safetensors" --cache "$work/store"
+check "the file of one that waits" [ ! -e "$own" ]
+kill -CONT $id
+wait $id
+check "which ends well" [ $? -eq 0 ]
+says "and nothing of it is lost" "$pictures of $pictures features reused" $encode --cache "$work/store"
 
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]
