@@ -103,9 +103,30 @@ mkdir "$work/self"
 cp "$model"/* "$work/self/"
 refused "quantise onto the model" "--out $work/self/model.safetensors: is there and holds no weights of eight bits" quantise --model "$work/self" --out "$work/self/model.safetensors"
 check "which stays" cmp "$model/model.safetensors" "$work/self/model.safetensors"
-refused "quantise onto a picture" "holds no weights" quantise --model "$model" --out "$picture"
+refused "quantise onto a picture" "holds no weights" quantise --model "$model" --out "$work/in/a.ppm"
 for again in 1 2; do does "quantise beside the model, $again" quantise --model "$work/self" --out "$work/self/q8.safetensors"; done
 does "or over a copy of it" quantise --model "$model" --out "$work/self/model.safetensors"
+
+# masks: one for each picture
+cp -R "$data" "$work/twins"
+rm -r "$work/twins/mask"
+cp "$picture" "$work/twins/$class/001.pnm"
+twins="$class/001.pnm and $class/001.ppm would have the same mask"
+refused "masks of two pictures of one name" "$work/twins: $twins, $work/masks/$class/001.p" masks --model "$model" --data "$work/twins" --out "$work/masks"
+check "none is made" [ ! -e "$work/masks" ]
+refused "or when tune makes them" "$twins" tune --model "$model" --data "$work/twins" --all --folds 0 --epochs 1 --augment none \
+  --trainer FVGPT_CoOp --out "$work/twins-run"
+does "but not when they are not needed" tune --model "$model" --data "$work/twins" --all --folds 0 --epochs 1 --augment none \
+  --trainer CoOp --out "$work/twins-run"
+rm -r "$work/twins/$class/"*.pnm
+odd="a, \"b\"
+c.ppm"
+mkdir "$work/twins/one, two" && cp "$picture" "$work/twins/one, two/$odd" && cp "$picture" "$work/twins/one, two/d.ppm"
+for k in 1 2; do does "masks of odd names, shard $k" masks --model "$model" --data "$work/twins" --quick --out "$work/odd" --shard $k/2; done
+does "put together" masks --model "$model" --data "$work/twins" --quick --out "$work/odd"
+does "as one run does" masks --model "$model" --data "$work/twins" --quick --out "$work/whole"
+check "the table has them all" sh -c "sort '$work/odd/masks.csv' >'$work/odd.csv' && sort '$work/whole/masks.csv' | cmp - '$work/odd.csv'"
+check "in quotes" sh -c "grep -q -F ',\"one, two/a, \"\"b\"\"' '$work/odd.csv' && grep -q -x 'c.ppm\"' '$work/odd.csv' && grep -q ',\"one, two/d.ppm\"\$' '$work/odd.csv'"
 
 # a file of features whose process was held up for hours is merged into another's; the process begins a new one
 find "$work/world/colours/images" -name '*.ppm' | sort >"$work/list"

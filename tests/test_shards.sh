@@ -209,7 +209,7 @@ check "masks, alone" sh -c "'$fvgpt' $masks --out '$work/masks' >/dev/null 2>&1"
 for k in 1 2 3; do "$fvgpt" $masks --shard $k/3 --out "$work/masks3" >"$work/masks$k.txt" 2>/dev/null & done
 wait
 check "masks, by shards" sh -c "[ \$(find '$work/masks3' -name '*.p[gn][mg]' | wc -l) -eq $pictures ] && grep -q 'without --shard' '$work/masks2.txt' && [ -e '$work/masks3/masks.2-of-3.csv' ]"
-check "table and page by a last run alone" sh -c "'$fvgpt' $masks --out '$work/masks3' 2>/dev/null | grep -q ' 0 masks made, $pictures were there'"
+check "table and page by a last run alone" sh -c "'$fvgpt' $masks --out '$work/masks3' 2>/dev/null | grep -q ' 0 masks made, $pictures already there'"
 check "are those of one run" diff -r "$work/masks" "$work/masks3"
 
 [ $failed -eq 0 ] && rm -rf "$work"
