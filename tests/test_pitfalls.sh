@@ -128,6 +128,28 @@ does "as one run does" masks --model "$model" --data "$work/twins" --quick --out
 check "the table has them all" sh -c "sort '$work/odd/masks.csv' >'$work/odd.csv' && sort '$work/whole/masks.csv' | cmp - '$work/odd.csv'"
 check "in quotes" sh -c "grep -q -F ',\"one, two/a, \"\"b\"\"' '$work/odd.csv' && grep -q -x 'c.ppm\"' '$work/odd.csv' && grep -q ',\"one, two/d.ppm\"\$' '$work/odd.csv'"
 
+# DPC: new classes are scored by its learner for them
+check "DPC" sh -c "'$fvgpt' $tune --trainer DPC_CoOp --dpc-weight-for-new 1 --lr 1 --out '$work/dpc' >'$work/stdout' 2>'$work/stderr'"
+dpc=$work/dpc/DPC_CoOp/seed1
+dpc_says() { "$fvgpt" "$@" 2>"$work/stderr" | sed 's/ *$//'; }
+named=$(echo "$other" | sed 's|/[^/]*$||; s|.*/||')
+new=$(ls "$data" | grep -v mask | tail -n 1)
+# the new folder's learner under the other's name would be this
+mkdir -p "$work/dpc-new"
+cp "$dpc/new/checkpoint.safetensors" "$work/dpc-new/"
+for path in "$dpc" "$dpc/" "$dpc/checkpoint.safetensors"; do
+  dpc_says classify --model "$model" --top all --classes "$named,$new" --checkpoint "$work/dpc-new" "$picture" >"$work/expected"
+  dpc_says classify --model "$model" --top all --classes "$named,$new" --checkpoint "$path" "$picture" >"$work/got"
+  check "classify by $path" cmp "$work/expected" "$work/got"
+  check "which is told" grep -q "note: $dpc/*new/checkpoint.safetensors is used, DPC's learner for new classes" "$work/stderr"
+done
+silent "but not for base classes" "is used, DPC" classify --model "$model" --checkpoint "$dpc" "$picture"
+dpc_says classify --model "$model" --checkpoint "$dpc" "$picture" >"$work/got"
+dpc_says classify --model "$model" --checkpoint "$work/dpc-new" "$picture" >"$work/expected"
+check "whose learner is another" sh -c "! cmp -s '$work/expected' '$work/got'"
+says "eval" "is used, DPC's learner" eval --model "$model" --data "$data" --checkpoint "$dpc" --split-half new
+says "attend" "is used, DPC's learner" attend --model "$model" --checkpoint "$dpc" --text "$new" --out "$work/maps" "$picture"
+
 # a file of features whose process was held up for hours is merged into another's; the process begins a new one
 find "$work/world/colours/images" -name '*.ppm' | sort >"$work/list"
 pictures=$(wc -l <"$work/list")

@@ -142,7 +142,7 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
 
   fvg_tidy_name(text);
   fvg_group half = FVG_BASE;
-  fvg_status s = half_of_names(c, &o->learner, &x->tuned, &only, 1, &half);
+  fvg_status s = choose_half(x->m, &o->learner, o->checkpoint, &x->tuned, &only, 1, &half);
   int n;
   const char *const *tuned = tuned_names(&x->tuned, &n);
   int match = -1;

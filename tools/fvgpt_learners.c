@@ -429,9 +429,8 @@ static void list_names(const char *const *name, int n, const int *match, int tun
 }
 
 /* Compares the names with those that the learner was tuned on. */
-fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
-                         const char *const *name, int n, fvg_group *half) {
-  if ((!x->l && !x->head.head) || o->trainer) return FVG_OK;
+static fvg_status half_of_names(fvg_ctx *c, const tuned_model *x, const char *const *name, int n,
+                                fvg_group *half) {
   int n_tuned;
   const char *const *tuned = tuned_names(x, &n_tuned);
   int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
@@ -451,4 +450,28 @@ fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model
   }
   fvg_release(c, match);
   return s;
+}
+
+/* The path of what DPC made for new classes, beside a checkpoint, which may be named as its folder
+   or as the file in it; 0: there is no such thing. */
+static int find_new(const char *checkpoint, char *path, size_t size) {
+  int length = (int)strlen(checkpoint);
+  if (!is_folder(checkpoint)) {
+    while (length && !is_slash(checkpoint[length - 1])) length--;
+  }
+  const char *slash = length && !is_slash(checkpoint[length - 1]) ? "/" : "";
+  const int n = snprintf(path, size, "%.*s%snew/checkpoint.safetensors", length, checkpoint, slash);
+  return n > 0 && (size_t)n < size && fvg_file_exists(path);
+}
+
+fvg_status choose_half(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                       tuned_model *x, const char *const *name, int n, fvg_group *half) {
+  if ((!x->l && !x->head.head) || o->trainer) return FVG_OK;
+  fvg_status s = half_of_names(m->ctx, x, name, n, half);
+  char path[1200];
+  const int is_dpc = x->settings && fvg_weights_metadata(x->settings, "dpc_weight");
+  if (s || *half != FVG_NEW || !is_dpc || !find_new(checkpoint, path, sizeof path)) return s;
+  fvg_log(m->ctx, 1, "%s is used, DPC's learner for new classes", path);
+  tuned_model_free(m, x);
+  return open_tuned_file(m, path, x);
 }

@@ -308,7 +308,11 @@ static const page pages[] = {
    "\n"
    "  --dpc-weight X            of the second prompt for base classes; default 0.5\n"
    "  --dpc-weight-for-new X    for new classes; default 0\n"
-   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
+   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"
+   "\n"
+   "  OUT/DPC_METHOD/seedN has the learner for base classes, and new in it the one\n"
+   "  for new classes, which eval, classify and attend use for names that are not\n"
+   "  all among those tuned on.\n"},
 
   {"machines", NULL,
    "Many machines: tune, paper, masks and encode with --shard\n"
