@@ -107,6 +107,48 @@ refused "quantise onto a picture" "holds no weights" quantise --model "$model" -
 for again in 1 2; do does "quantise beside the model, $again" quantise --model "$work/self" --out "$work/self/q8.safetensors"; done
 does "or over a copy of it" quantise --model "$model" --out "$work/self/model.safetensors"
 
+# maps are measured however the picture is spelled
+maps="attend --model $model --text red --out $work/maps --data"
+for spelling in "$picture" "./$picture" "$here/$picture" "$work/../$(basename "$work")/data/$class/../$class//000.ppm"; do
+  case $picture in /*) spelling=$picture ;; esac
+  says "$spelling" "  inside " $maps "$data" "$spelling"
+done
+check "from within" sh -c "cd '$data/$class' && '$there/fvgpt' attend --model '$here/$model' --text red --out ../../maps --data .. 000.ppm 2>/dev/null | grep -q '  inside '"
+cp "$picture" "$other" "$work/in/"
+says "one from elsewhere" "note: $work/in/001.ppm is not in $data, so its map is not measured" $maps "$data" "$work/in/001.ppm" "$picture" "$work/in/000.ppm"
+check "is told of once" [ "$(grep -c 'is not measured' "$work/stderr")" -eq 1 ]
+check "and the others are measured" [ "$(grep -c '  inside ' "$work/stdout")" -eq 1 ]
+
+# options that would do nothing
+for option in "--class-token-position end" "--n-ctx 4" "--set W=1" "--transfer-to x" "--ctx-init a" "--preset fork" --few-shot "--shots 1"; do
+  refused "eval $option" "${option%% *} goes with --trainer" eval --model "$model" $test "$ck" $option
+done
+refused "classify --n-ctx" "--n-ctx goes with --trainer" classify --model "$model" --checkpoint "$ck" --n-ctx 4 "$picture"
+refused "classify --trainer" "--trainer goes with --checkpoint" classify --model "$model" --classes a --trainer CoOp "$picture"
+refused "eval --dataset" "--dataset goes with --dataset-root" eval --model "$model" $test "$ck" --dataset imagenet
+for command in "eval --checkpoint $ck --split-half all" "tune --trainer CoOp --out $work/x" "masks --out $work/x" "report --runs $work/run --out $work/x" \
+  "paper --table 3 --out $work/x" "attend --text a --out $work/x $picture"; do
+  refused "$command: two kinds of data" "--data and --dataset-root: give one of them" $command --model "$model" --data "$data" --dataset-root "$work" --dataset dtd
+done
+refused "a root without a name" "--dataset-root goes with --dataset" tune --model "$model" --dataset-root "$work" --trainer CoOp --out "$work/x"
+for option in "--split a" "--masks grey" "--val 0" --skip-bad; do
+  refused "attend $option" "${option%% *} goes with --data or --dataset-root" attend --model "$model" --text a --out "$work/x" $option "$picture"
+done
+refused "attend --template" "--template goes with --checkpoint" attend --model "$model" --text a --out "$work/x" --template "{}." "$picture"
+refused "masks of a text, or any" "--any-class and --text: give one of them" masks --model "$model" --data "$data" --text a --any-class --out "$work/x"
+for option in --ablate --guard "--distill stable" "--lambda-base 3" "--lambda-new 3" "--calibration crossfit" "--entropy raw" "--dpc-weight .3" \
+  "--dpc-weight-for-new 1" "--dpc-top-k 3" "--masks own" "--masks grey" "--background foo" "--background-template {}" --quick --fill-black; do
+  refused "CoOp $option" "${option%% *}: none of the trainers takes it" $tune --trainer CoOp $option --out "$work/x"
+done
+refused "DPC on FVG-PT" "--dpc-weight: none of the trainers takes it" $tune --trainer FVGPT_CoOp --dpc-weight .3 --out "$work/x"
+for option in "--set W=1" "--n-ctx 2" "--ctx-init a" "--class-token-position end" "--preset fork"; do
+  refused "heads with $option" "${option%% *}: none of the trainers takes it" $tune --trainer baselines $option --out "$work/x"
+done
+check "none of these began" [ ! -e "$work/x" ]
+does "what one trainer takes may be given" $tune --trainer CoOp,FVGPT_CoOp --masks given --guard --n-ctx 2 --out "$work/mixed"
+does "masks that are not needed" $tune --trainer CoOp --masks none --out "$work/plain"
+does "published files" eval --model "$model" $test "$work/run/CoOp/seed1/checkpoint.safetensors" --trainer CoOp --shots 2 --preset original
+
 # masks: one for each picture
 cp -R "$data" "$work/twins"
 rm -r "$work/twins/mask"

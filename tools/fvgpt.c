@@ -13,6 +13,7 @@
 #include "fvgpt_info.h"
 #include "fvgpt_manual.h"
 #include "fvgpt_masks.h"
+#include "fvgpt_needs.h"
 #include "fvgpt_options.h"
 #include "fvgpt_paper.h"
 #include "fvgpt_preprocess.h"
@@ -165,7 +166,9 @@ static int run_command(const fvgpt_command *command, int argc, char **argv) {
     status = help(command->name);
   } else if (how == PARSED && new_context(&c, x.common, &d)) {
     d.quiet = x.common->quiet;
-    status = exit_status(c, &d, command, command->run(c, x.options));
+    fvg_status s = check_needs(c, x.common);
+    if (!s) s = command->run(c, x.options);
+    status = exit_status(c, &d, command, s);
     fvg_free(c);
   }
   parsed_command_free(&x);

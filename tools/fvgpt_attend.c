@@ -127,6 +127,7 @@ typedef struct onlooker {
   fvg_classifier *k;
   int n_class, label;
   fvg_dataset d;                     /* of --data                                                */
+  int is_told;                       /* 1: that a picture is not one of its                      */
 } onlooker;
 
 /* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones:
@@ -162,15 +163,40 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
   return s;
 }
 
+/* The rest of a path behind a folder, which one of its parts is, however the folder is spelled;
+   NULL: none of them.  The path's parts come from the end on, so that the rest is short. */
+static char *behind(char *path, const char *folder) {
+  for (size_t i = strlen(path); i > 0; i--) {
+    if (!is_slash(path[i - 1])) continue;
+    const char kept = path[i];
+    path[i] = 0;
+    const int is_here = is_same_path(path, folder);
+    path[i] = kept;
+    if (is_here) return path + i;
+  }
+  return NULL;
+}
+
+/* The picture's path in the data set of --data, into text; NULL: it is not one of its pictures, which
+   is told once. */
+static const char *path_inside(onlooker *x, const char *file, char text[PATH_BYTES]) {
+  char *inside = absolute_path(file, text, PATH_BYTES) ? behind(text, x->d.root) : NULL;
+  for (char *at = inside; at && *at; at++) {
+    if (is_slash(*at)) *at = '/';
+  }
+  if (!inside && !x->is_told) {
+    fvg_log(x->m->ctx, 1, "%s is not in %s, so its map is not measured", file, x->d.root);
+    x->is_told = 1;
+  }
+  return inside;
+}
+
 /* The mask of a picture of --data as the view sees it; no pixels: there is none. */
-static fvg_status load_mask(const onlooker *x, const char *file, fvg_image *mask) {
+static fvg_status load_mask(onlooker *x, const char *file, fvg_image *mask) {
   memset(mask, 0, sizeof *mask);
-  const char *root = x->d.root;
-  const size_t n = root ? strlen(root) : 0;
-  if (!n || strncmp(file, root, n)) return FVG_OK;
-  const char *inside = file + n;
-  if (*inside != '/' && root[n - 1] != '/') return FVG_OK;
-  while (*inside == '/') inside++;
+  char text[PATH_BYTES];
+  const char *inside = x->d.root ? path_inside(x, file, text) : NULL;
+  if (!inside) return FVG_OK;
 
   fvg_item item;
   memset(&item, 0, sizeof item);
@@ -232,7 +258,7 @@ static fvg_status attend_view(const onlooker *x, const fvg_image *view, const fl
   return s;
 }
 
-static fvg_status attend_all(const onlooker *x, picture_list *pictures, const map_name *names) {
+static fvg_status attend_all(onlooker *x, picture_list *pictures, const map_name *names) {
   fvg_ctx *c = x->m->ctx;
   const size_t size = (size_t)x->m->vision.image_size;
   float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
@@ -285,7 +311,8 @@ static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pic
   map_name *names = NULL;
 
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
-  if (!s && o->data.data.n) s = open_root(c, &o->data, o->data.data.item[0], NULL, &x.d);
+  const char *root = o->data.data.n ? o->data.data.item[0] : NULL;
+  if (!s && (root || o->data.dataset)) s = open_data(c, &o->data, root, &x.d);
   if (!s && o->checkpoint) {
     s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, NULL, &given, 1,
                         &x.tuned);

@@ -415,7 +415,7 @@ static const page pages[] = {
    "\n"
    "  --model DIR      the model (fvgpt help info)\n"
    "  --merges FILE    the tokenizer's merges, if they are not in its folder\n"
-   "  --threads N      default: $FVGPT_THREADS, else as many as there are processors\n"
+   "  --threads N      default: $FVGPT_THREADS, else the processors it may use\n"
    "  --simd LEVEL     scalar, sse2, avx2, avx512, neon or wasm; default: the best\n"
    "  --weights f32|bf16|q8   how matrices are kept: f32 is the default; bf16 takes\n"
    "                   half the memory, q8, integers of eight bits, a quarter and\n"

@@ -335,6 +335,14 @@ static int is_among(const char *name, const char *const *names) {
   return 0;
 }
 
+int is_given(const common_options *o, const char *name) {
+  const option_table *t = o->table;
+  for (int k = 0; k < t->n_given; k++) {
+    if (!strcmp(t->option[t->given[k].option].name, name)) return 1;
+  }
+  return 0;
+}
+
 void visit_given(const common_options *o, const char *const *except, visit_fn visit, void *arg) {
   const option_table *t = o->table;
   for (int i = 0; i < t->n; i++) {

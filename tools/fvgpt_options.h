@@ -68,6 +68,7 @@ parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, 
 void parsed_command_free(parsed_command *x);
 int is_help_option(const char *argument);
 
+int is_given(const common_options *o, const char *name);
 /* Visits every option that was given and is not among `except`, which ends with NULL, in the order
    in which the command declares them: its name, and its value, "on" for a flag.  One that was given
    several times is visited as often. */

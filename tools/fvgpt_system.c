@@ -1,5 +1,8 @@
 /* The operating system; see fvgpt_system.h. */
 #define _POSIX_C_SOURCE 200809L
+#ifdef __linux__
+#define _GNU_SOURCE                  /* for sched_getaffinity                                    */
+#endif
 #include "fvgpt_system.h"
 
 #include <errno.h>
@@ -18,6 +21,9 @@
 #include <sys/utime.h>
 #include <windows.h>
 #else
+#ifdef __linux__
+#include <sched.h>
+#endif
 #include <unistd.h>
 #include <utime.h>
 #endif
@@ -96,7 +102,13 @@ void pause_for(double seconds) {
 #endif
 }
 
+/* A batch system or a container may have given the process a part of the machine only. */
 static int processors(void) {
+#ifdef __linux__
+  cpu_set_t ours;
+  CPU_ZERO(&ours);
+  if (!sched_getaffinity(0, sizeof ours, &ours) && CPU_COUNT(&ours) > 0) return CPU_COUNT(&ours);
+#endif
 #ifdef _WIN32
   const char *n = getenv("NUMBER_OF_PROCESSORS");
   return n && atoi(n) > 0 ? atoi(n) : 1;
@@ -249,6 +261,17 @@ int is_same_path(const char *a, const char *b) {
   file_identity x, y;
   return identify_file(a, &x) && identify_file(b, &y) && x.volume == y.volume &&
          x.number == y.number;
+}
+
+int absolute_path(const char *path, char *out, size_t size) {
+#ifdef _WIN32
+  return _fullpath(out, path, size) != NULL;
+#else
+  char here[1200] = "";
+  if (!is_slash(path[0]) && !getcwd(here, sizeof here)) return 0;
+  const int n = snprintf(out, size, "%s%s%s", here, *here ? "/" : "", path);
+  return n > 0 && (size_t)n < size;
+#endif
 }
 
 int can_write(const char *folder) {

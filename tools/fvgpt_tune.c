@@ -6,6 +6,7 @@
 
 #include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
+#include "fvgpt_needs.h"
 #include "fvgpt_results.h"
 #include "fvgpt_tune_all.h"
 #include "fvgpt_tune_check.h"
@@ -184,6 +185,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   tuning *t;
   fvg_status s = tuning_new(c, &t, o);
   if (!s) s = parse_trainers(t, c);
+  if (!s) s = check_needs_of_rows(t);
   if (!s) s = tuning_run(t);
   tuning_free(t);
   return s;
