@@ -154,7 +154,7 @@ static void test_clearing(void) {
   write_claim(1, 2, 1, "elsewhere", 900);
   check(!clear_claims(c, folder, &who, "OUT") && !has_claim(0) && !has_claim(1), "a run alone removes dead claims");
   write_claim(0, 2, 9, "elsewhere", 3);
-  check(clear_claims(c, folder, &who, "OUT") == FVG_E_IO && says("OUT: shard 2/3, process 9") && says("--shard"),
+  check(clear_claims(c, folder, &who, "OUT") == FVG_E_IO && says("OUT: at work here: shard 2/3, process 9") && says("--shard"),
         "and stops where shards are at work");
   check(has_claim(0), "whose claim stays");
   clear_folder();
