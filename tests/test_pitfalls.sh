@@ -149,6 +149,21 @@ does "what one trainer takes may be given" $tune --trainer CoOp,FVGPT_CoOp --mas
 does "masks that are not needed" $tune --trainer CoOp --masks none --out "$work/plain"
 does "published files" eval --model "$model" $test "$work/run/CoOp/seed1/checkpoint.safetensors" --trainer CoOp --shots 2 --preset original
 
+# names, seeds and what takes the place of what
+refused "a misspelt trainer" "baselines is expected; did you mean CoOp?" $tune --trainer FVGPT_Coop --out "$work/x"
+refused "a misspelt head" "did you mean GDA?" $tune --trainer GDB --out "$work/x"
+refused "a misspelt backbone" "--backbone KgCop: no such method; did you mean KgCoOp?" paper --model "$model" --data "$data" --table 1 --backbone KgCop --out "$work/x"
+refused "a seed twice" "--seeds 1,2,1: 1 is given twice" $tune --trainer CoOp --seeds 1,2,1 --out "$work/x"
+for name in method seed fold H val chosen new_std; do
+  refused "a set called $name" "--transfer-to: a set called $name has no place" $tune --trainer CoOp --transfer-to "/nowhere/$name" --out "$work/y"
+done
+refused "a set called average" "a set called average has no place" tune --model "$model" --data "$data" --data /nowhere/average --trainer CoOp --out "$work/x"
+says "the table of other trainers goes" "note: $work/mixed: the tables of this run take the place of those that had FVGPT_CoOp" $tune --trainer CoOp --n-ctx 2 --out "$work/mixed"
+silent "not that of the same" "take the place" $tune --trainer CoOp,GDA --n-ctx 2 --out "$work/mixed"
+"$fvgpt" $tune --trainer CoOp --shard 1/2 --weights q8 --out "$work/run" >"$work/stdout" 2>"$work/stderr"
+check "a shard with other weights" grep -q 'run.json: is of a run on another model, or with other --weights; ' "$work/stderr"
+check "a shard of encode names no file that it has not" sh -c "'$fvgpt' encode --model '$model' --cache '$work/store0' --shard 1/2 '$picture' | grep -q 'without --shard\$'"
+
 # masks: one for each picture
 cp -R "$data" "$work/twins"
 rm -r "$work/twins/mask"
@@ -210,6 +225,15 @@ kill -CONT $id
 wait $id
 check "which ends well" [ $? -eq 0 ]
 says "and nothing of it is lost" "$pictures of $pictures features reused" $encode --cache "$work/store"
+
+"$fvgpt" $encode --cache "$work/store2" 2>"$work/stderr" &
+id=$!
+i=0
+while ! ls "$work"/store2/*/*.features >/dev/null 2>&1 && [ $i -lt 500 ]; do sleep 0.01; i=$((i + 1)); done
+kill -INT $id
+wait $id
+check "one that is stopped" [ $? -eq 130 ]
+check "keeps what it has" grep -q 'the same command given again begins anew, with the features that are in the cache$' "$work/stderr"
 
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_attend.h"
+#include "fvgpt_cache.h"
 #include "fvgpt_claim.h"
 #include "fvgpt_classify.h"
 #include "fvgpt_encode.h"
@@ -144,6 +145,7 @@ static int new_context(fvg_ctx **c, const common_options *o, display *d) {
 static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg_status s) {
   if (s && stopped_by()) {
     const char *then = "begins anew";
+    if (cache_was_open()) then = "begins anew, with the features that are in the cache";
     if (command == &masks_command) then = "goes on where it stopped";
     if (command == &tune_command || command == &paper_command)
       then = "goes on where it stopped, at most an epoch is lost";

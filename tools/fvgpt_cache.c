@@ -431,6 +431,10 @@ static void cache_free(feature_cache *x) {
   fvg_release(c, x);
 }
 
+static int was_open;
+
+int cache_was_open(void) { return was_open; }
+
 fvg_status open_cache(fvg_clip *m, const common_options *o, feature_cache **out) {
   fvg_ctx *c = m->ctx;
   *out = NULL;
@@ -454,6 +458,7 @@ fvg_status open_cache(fvg_clip *m, const common_options *o, feature_cache **out)
   }
   scan_folder(x);
   merge_files(x);
+  was_open = 1;
   *out = x;
   return FVG_OK;
 }

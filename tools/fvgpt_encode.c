@@ -197,8 +197,9 @@ static void leave_share(fvg_ctx *c, const shard_option *o, picture_list *x) {
 static void print_share(const encode_options *o, const encoded *x) {
   print(stdout,
         "shard %d/%d: %d pictures are in the cache; next, when all shards have ended: fvgpt encode "
-        "without --shard, which writes %s\n",
-        o->shard.number, o->shard.count, x->n_image, o->out ? o->out : "--out");
+        "without --shard%s%s\n",
+        o->shard.number, o->shard.count, x->n_image, o->out ? ", which writes " : "",
+        o->out ? o->out : "");
 }
 
 /* ---- the command ---- */

@@ -261,11 +261,7 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
 
 static fvg_status unknown_method(fvg_ctx *c, const char *name) {
   char advice[HINT_BYTES];
-  guess g = guess_at(name);
-  for (int i = 0; fvg_method_at(i); i++) {
-    const char *known = fvg_method_name(fvg_method_at(i));
-    try_name(&g, known, strlen(known));
-  }
+  const guess g = guess_method(name);
   return fvg_fail(c, FVG_E_ARG,
                   "--trainer %.80s: no such method%s (with --trainer, --checkpoint is a published "
                   "trainer's file)",

@@ -228,7 +228,7 @@ static const page pages[] = {
    "  --preset original  as in the method's own code\n"
    "  --epochs N, --lr X, --batch N, --n-ctx N, --set NAME=VALUE   go before either\n"
    "\n"
-   "  --set NAME=VALUE   a number that only one method has, such as KgCoOp's W=8:\n"
+   "  --set NAME=VALUE   changes a setting of a method's own, such as KgCoOp's W=8:\n"
    "                     fvgpt help set lists all of them, fvgpt help METHOD those\n"
    "                     of one, with its published settings\n"
    "  --n-ctx N          context vectors\n"

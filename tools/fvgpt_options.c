@@ -138,9 +138,9 @@ static int take_whole(const option *x, const char *text, int *out) {
 }
 
 /* "a b c" as "a, b or c". */
-static void tell_words(const option *x, const char *text) {
+void tell_words(const char *name, const char *text, const char *words) {
   char list[400] = "";
-  const char *at = x->words;
+  const char *at = words;
   while (*at) {
     const size_t n = strcspn(at, " ");
     const char *comma = !*list ? "" : at[n] ? ", " : " or ";
@@ -148,7 +148,7 @@ static void tell_words(const option *x, const char *text) {
     snprintf(list + end, sizeof list - end, "%s%.*s", comma, (int)n, at);
     at += n + (at[n] == ' ');
   }
-  print(stderr, "fvgpt: %s %s: %s is expected\n", x->name, text, list);
+  print(stderr, "fvgpt: %s %s: %s is expected\n", name, text, list);
 }
 
 static int take_word(const option *x, const char *text, int *out) {
@@ -165,7 +165,7 @@ static int take_word(const option *x, const char *text, int *out) {
     if (*at == ' ') at++;
     i++;
   }
-  tell_words(x, text);
+  tell_words(x->name, text, x->words);
   return 0;
 }
 

@@ -67,6 +67,9 @@ typedef struct parsed_command {
 parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, char **argv);
 void parsed_command_free(parsed_command *x);
 int is_help_option(const char *argument);
+/* Says that an option of this name expects one of the words, with blanks between them, instead of
+   text. */
+void tell_words(const char *name, const char *text, const char *words);
 
 int is_given(const common_options *o, const char *name);
 /* Visits every option that was given and is not among `except`, which ends with NULL, in the order

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_hints.h"
 #include "fvgpt_html.h"
 #include "fvgpt_paper_items.h"
 #include "fvgpt_paper_measure.h"
@@ -24,9 +25,12 @@ static int take_one_of(int *wanted, const char *option, const char *value,
     wanted[item[i]] = 1;
     return 1;
   }
-  print(stderr, "fvgpt: %s %s: one of", option, value);
-  for (int i = 0; i < n; i++) print(stderr, " %s", name[i]);
-  print(stderr, " is expected; it may be given several times\n");
+  char words[100] = "";
+  for (int i = 0; i < n; i++) {
+    const size_t at = strlen(words);
+    snprintf(words + at, sizeof words - at, "%s%s", i ? " " : "", name[i]);
+  }
+  tell_words(option, value, words);
   return 0;
 }
 
@@ -69,6 +73,12 @@ static fvg_status list_backbones(fvg_ctx *c, const char *given, backbones *x) {
                       given, MAX_BACKBONES);
     snprintf(x->text[x->n], NAME_BYTES, "%.*s", (int)n, at);
     x->name[x->n] = x->text[x->n];
+    if (!fvg_method_find(x->text[x->n])) {
+      char advice[HINT_BYTES];
+      const guess g = guess_method(x->text[x->n]);
+      return fvg_fail(c, FVG_E_ARG, "--backbone %s: no such method%s", x->text[x->n],
+                      hint(&g, advice));
+    }
     x->n++;
     at += n;
     if (*at) at++;

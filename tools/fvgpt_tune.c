@@ -16,9 +16,24 @@
 #include "fvgpt_tune_units.h"
 
 /* ---- data sets ---- */
-/* Results are kept under the names of their data sets. */
+/* Results are kept under the names of their data sets, beside the others of a row. */
+static int is_of_row(const char *name) {
+  static const char *const others[] = {"method", "seed", "fold", "H", "val", "chosen"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    if (!strcmp(others[i], name)) return 1;
+  }
+  const size_t n = strlen(name);
+  return n >= 4 && !strcmp(name + n - 4, "_std");
+}
+
 static fvg_status check_target_name(const tuning *t) {
   const char *name = t->target_name[t->n_target];
+  if (is_of_row(name)) {
+    return fvg_fail(t->m->ctx, FVG_E_ARG,
+                    "--transfer-to: a set called %s has no place in the table, where %s is "
+                    "something else; rename its folder",
+                    name, name);
+  }
   int is_taken = !strcmp(name, "source");
   for (int i = 0; i < t->n_target; i++) is_taken |= !strcmp(t->target_name[i], name);
   if (!is_taken) return FVG_OK;

@@ -381,7 +381,7 @@ static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what)
    mark. */
 static const char *meaning_of_mark(const char *key) {
   static const char *const mark[][2] = {
-    {"model", "on another model"},
+    {"model", "on another model, or with other --weights"},
     {"towers", "on another model"},
     {"images", "on other pictures"},
     {"masks", "with other masks or another --masks"},
