@@ -226,6 +226,18 @@ wait $id
 check "which ends well" [ $? -eq 0 ]
 says "and nothing of it is lost" "$pictures of $pictures features reused" $encode --cache "$work/store"
 
+# output that cannot be written ends the work; a file may have 4 KB here
+for format in --csv --json "--top 4"; do
+  (
+    ulimit -f 8
+    trap '' XFSZ
+    "$fvgpt" classify --model "$model" --classes a,b,c,d,e --files-from "$work/list" $format >"$work/full" 2>"$work/stderr"
+  )
+  check "classify $format into a full file" [ $? -eq 1 ]
+  check "is told in one line" [ "$(grep -c '^fvgpt: standard output: cannot write' "$work/stderr")" -eq 1 ]
+  check "before all is done" sh -c "! grep -q 'classify *$pictures/$pictures' '$work/stderr'"
+done
+
 "$fvgpt" $encode --cache "$work/store2" 2>"$work/stderr" &
 id=$!
 i=0

@@ -177,8 +177,8 @@ static char *behind(char *path, const char *folder) {
   return NULL;
 }
 
-/* The picture's path in the data set of --data, into text; NULL: it is not one of its pictures, which
-   is told once. */
+/* The picture's path in the data set of --data, into text; NULL: it is not one of its pictures,
+   which is told once. */
 static const char *path_inside(onlooker *x, const char *file, char text[PATH_BYTES]) {
   char *inside = absolute_path(file, text, PATH_BYTES) ? behind(text, x->d.root) : NULL;
   for (char *at = inside; at && *at; at++) {

@@ -68,10 +68,12 @@ static void make_token(char token[20]) {
   static unsigned count;
   char host[HOST_BYTES];
   name_host(host);
-  uint64_t h = 14695981039346656037u;
-  for (const char *at = host; *at; at++) h = (h ^ (unsigned char)*at) * 1099511628211u;
+  uint64_t key[2];
+  fvg_hash h = fvg_hash_begin();
+  fvg_hash_add(&h, host, strlen(host));
+  fvg_hash_end(&h, key);
   fvg_rng rng;
-  fvg_rng_seed(&rng, h ^ (uint64_t)time(NULL), (uint64_t)process_number() << 20 ^ count++);
+  fvg_rng_seed(&rng, key[0] ^ (uint64_t)time(NULL), (uint64_t)process_number() << 20 ^ count++);
   const unsigned long high = (unsigned long)(fvg_rng_next(&rng) >> 32);
   const unsigned long low = (unsigned long)(fvg_rng_next(&rng) >> 32);
   snprintf(token, 20, "%08lx%08lx", high, low);

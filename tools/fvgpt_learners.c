@@ -298,7 +298,8 @@ static void tell_differences(const fvg_clip *m, const char *checkpoint, int exif
             checkpoint);
   }
   if (match == OTHER_WEIGHTS) {
-    fvg_log(m->ctx, 1, "%s was tuned on this model with other --weights; its scores differ a little",
+    fvg_log(m->ctx, 1,
+            "%s was tuned on this model with other --weights; its scores differ a little",
             checkpoint);
   }
   if (!exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {

@@ -64,24 +64,21 @@ typedef struct backbones {
 
 /* --backbone, or the paper's four. */
 static fvg_status list_backbones(fvg_ctx *c, const char *given, backbones *x) {
-  const char *at = given ? given : "CoOp,KgCoOp,PromptSRC,MMRL";
+  const char *list = given ? given : "CoOp,KgCoOp,PromptSRC,MMRL";
+  char name[NAME_BYTES];
   x->n = 0;
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    if (x->n == MAX_BACKBONES || !n || n >= NAME_BYTES)
+  for (int is_whole; (is_whole = next_item(&list, name, sizeof name)) != 0;) {
+    if (x->n == MAX_BACKBONES || !*name || is_whole < 0)
       return fvg_fail(c, FVG_E_ARG, "--backbone %s: up to %d methods with commas are expected",
                       given, MAX_BACKBONES);
-    snprintf(x->text[x->n], NAME_BYTES, "%.*s", (int)n, at);
-    x->name[x->n] = x->text[x->n];
-    if (!fvg_method_find(x->text[x->n])) {
+    if (!fvg_method_find(name) && strcmp(name, "DAPT_G")) {
       char advice[HINT_BYTES];
-      const guess g = guess_method(x->text[x->n]);
-      return fvg_fail(c, FVG_E_ARG, "--backbone %s: no such method%s", x->text[x->n],
-                      hint(&g, advice));
+      const guess g = guess_method(name);
+      return fvg_fail(c, FVG_E_ARG, "--backbone %s: no such method%s", name, hint(&g, advice));
     }
+    strcpy(x->text[x->n], name);
+    x->name[x->n] = x->text[x->n];
     x->n++;
-    at += n;
-    if (*at) at++;
   }
   return FVG_OK;
 }

@@ -235,13 +235,12 @@ static fvg_status list_groups(study *x) {
 /* The data set of run i: one of --data, or of --dataset below --dataset-root. */
 static fvg_status open_set(study *x, int i) {
   const data_options *o = &x->o->data;
-  const char *at = o->dataset_root ? o->dataset : NULL;
-  if (!at) {
+  const char *list = o->dataset_root ? o->dataset : NULL;
+  if (!list) {
     key_of_path(o->data.item[i], x->name, sizeof x->name);
     return open_root(x->m->ctx, o, o->data.item[i], NULL, &x->d);
   }
-  for (int k = 0; k < i; k++) at = strchr(at, ',') + 1;
-  snprintf(x->name, sizeof x->name, "%.*s", (int)strcspn(at, ","), at);
+  for (int k = 0; k <= i; k++) (void)next_item(&list, x->name, sizeof x->name);
   return open_root(x->m->ctx, o, o->dataset_root, x->name, &x->d);
 }
 

@@ -25,14 +25,6 @@ static void mark_option(void *mark, const char *name, const char *value) {
   *h = mark_text(mark_text(*h, name), value);
 }
 
-static uint64_t mark_items(uint64_t h, const fvg_items *items) {
-  for (int i = 0; i < items->n; i++) {
-    h = mark_text(h, items->item[i].path);
-    h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
-  }
-  return h;
-}
-
 /* All pictures and classes of a data set, wherever it lies. */
 static uint64_t mark_dataset(uint64_t h, const fvg_dataset *d) {
   h = mark_text(h, d->card ? d->card->folder : "");
@@ -212,7 +204,9 @@ static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *
     const int a = fvg_json_find(theirs, fvg_json_find(theirs, 0, "settings"), key);
     const int b = fvg_json_find(ours, fvg_json_find(ours, 0, "settings"), key);
     if (!strcmp(key, "model"))
-      return fvg_fail(c, FVG_E_ARG, "%s: is of a run on another model, or with other --weights; %s", path, way_out);
+      return fvg_fail(c, FVG_E_ARG,
+                      "%s: is of a run on another model, or with other --weights; %s", path,
+                      way_out);
     return fvg_fail(c, FVG_E_ARG, "%s: is of a run with %s %s, and here it is %s; %s", path, key,
                     text_of(theirs, a), text_of(ours, b), way_out);
   }

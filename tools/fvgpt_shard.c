@@ -19,9 +19,9 @@ static int number_of(const char *variable, long *out) {
   return !*end;
 }
 
-/* Rank and size as a launcher tells them; without one the process is the only of its kind.  mpirun in
-   a job of Slurm's leaves all its processes the variables of the one task that started it, so its
-   own are asked first. */
+/* Rank and size as a launcher tells them; without one the process is the only of its kind.  mpirun
+   in a job of Slurm's leaves all its processes the variables of the one task that started it, so
+   its own are asked first. */
 static void ask_ranks(long *rank, long *size) {
   static const char *const known[][2] = {
     {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},

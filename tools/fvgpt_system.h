@@ -19,7 +19,8 @@ int is_terminal(FILE *stream);
 /* Seconds since some moment. */
 double now(void);
 void pause_for(double seconds);
-/* $FVGPT_THREADS, else as many as this process may use processors; 0: that is no number from 1 to 256. */
+/* $FVGPT_THREADS, else one for each processor that this process may use; 0: that is no number from
+   1 to 256. */
 int default_threads(void);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
@@ -47,7 +48,7 @@ typedef struct file_identity {
 int identify_file(const char *path, file_identity *x);
 /* Are these two paths of one file that is there? */
 int is_same_path(const char *a, const char *b);
-/* A path that does not depend on the working folder; 0: it is longer than `size`, or nobody knows. */
+/* A path that does not depend on the working folder; 0: nobody knows, or it does not fit. */
 int absolute_path(const char *path, char *out, size_t size);
 /* May files be made in this folder? */
 int can_write(const char *folder);

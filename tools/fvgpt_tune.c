@@ -46,15 +46,13 @@ static fvg_status check_target_name(const tuning *t) {
 static fvg_status open_targets(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   const data_options *o = &t->o->data;
-  const char *at = t->o->learner.transfer_to;
-  while (at && *at) {
-    char name[1000];
-    const size_t n = strcspn(at, ",");
-    if (n >= sizeof name || t->n_target == MAX_TESTS - 1) {
+  const char *list = t->o->learner.transfer_to;
+  char name[1000];
+  for (int is_whole; list && (is_whole = next_item(&list, name, sizeof name)) != 0;) {
+    if (is_whole < 0 || t->n_target == MAX_TESTS - 1) {
       return fvg_fail(c, FVG_E_ARG, "--transfer-to: up to %d data sets with commas are expected",
                       MAX_TESTS - 1);
     }
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
     key_of_path(name, t->target_name[t->n_target], KEY_BYTES);
     fvg_status s = check_target_name(t);
     if (s) return s;
@@ -64,8 +62,6 @@ static fvg_status open_targets(tuning *t) {
                         : open_root(c, o, name, NULL, d);
     if (s) return s;
     t->n_target++;
-    at += n;
-    if (*at) at++;
   }
   return FVG_OK;
 }

@@ -298,15 +298,11 @@ void add_zero_shot(tuning *t) { add_row(t, "zero_shot", NULL, -1); }
 
 fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
   add_zero_shot(t);
-  const char *at = t->o->learner.trainer;
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
+  const char *list = t->o->learner.trainer;
+  char name[64];
+  while (next_item(&list, name, sizeof name)) {
     fvg_status s = add_trainer(t, c, name);
     if (s) return s;
-    at += n;
-    if (*at) at++;
   }
   if (t->n_row > 1) return FVG_OK;
   return fvg_fail(c, FVG_E_ARG, "--trainer: no trainer is named");
@@ -453,15 +449,11 @@ static fvg_status add_set(tuning *t, fvg_ctx *c, const char *root, const char *d
 /* Adds the published sets of --dataset NAME,... */
 static fvg_status add_published(tuning *t, fvg_ctx *c) {
   const data_options *o = &t->o->data;
-  const char *at = o->dataset ? o->dataset : "";
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    char name[DATASET_BYTES];
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
-    fvg_status s = n ? add_set(t, c, o->dataset_root, name) : FVG_OK;
+  const char *list = o->dataset ? o->dataset : "";
+  char name[DATASET_BYTES];
+  while (next_item(&list, name, sizeof name)) {
+    fvg_status s = *name ? add_set(t, c, o->dataset_root, name) : FVG_OK;
     if (s) return s;
-    at += n;
-    if (*at) at++;
   }
   return FVG_OK;
 }

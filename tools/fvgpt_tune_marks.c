@@ -162,9 +162,7 @@ model_match compare_model(const fvg_clip *m, const fvg_weights *w) {
 }
 
 /* ---- the pictures ---- */
-/* The mark is that of the images' paths and labels, wherever the files lie. */
-static uint64_t mark_of_items(const fvg_items *items) {
-  uint64_t h = mark_start;
+uint64_t mark_items(uint64_t h, const fvg_items *items) {
   for (int i = 0; i < items->n; i++) {
     const fvg_item *item = &items->item[i];
     h = mark_text(h, item->path);
@@ -174,7 +172,7 @@ static uint64_t mark_of_items(const fvg_items *items) {
 }
 
 static void set_images(fvg_settings *x, const fvg_items *items) {
-  set_mark(x, "images", mark_of_items(items));
+  set_mark(x, "images", mark_items(mark_start, items));
 }
 
 /* What the masks say, in whatever way it is written.  A file that cannot be read is told of
@@ -345,7 +343,7 @@ void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task,
   fvg_settings_set(x, "augment", t->o->augment);
   fvg_settings_set(x, "template", template_of(plain_template(t, t->d), NULL));
   fvg_settings_set(x, "fitted_on", t->train_half == FVG_BASE ? "base" : "all");
-  set_mark(x, "val", mark_of_items(&t->d->val));
+  set_mark(x, "val", mark_items(mark_start, &t->d->val));
   if (t->o->learner.all) fvg_settings_set(x, "pictures", "all");
   if (t->o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
 }

@@ -28,6 +28,8 @@ extern const uint64_t mark_start;
 uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n);
 /* A text with its closing 0. */
 uint64_t mark_text(uint64_t h, const char *text);
+/* The paths and labels of pictures, wherever the files lie. */
+uint64_t mark_items(uint64_t h, const fvg_items *items);
 enum { MARK_BYTES = 32 };
 void print_mark(char *text, size_t size, uint64_t h);
 /* One mark of all this, of the learner and of the modules, for the state of a stage that may be cut
