@@ -154,7 +154,7 @@ static void test_clearing(void) {
   write_claim(1, 2, 1, "elsewhere", 900);
   check(!clear_claims(c, folder, &who, "OUT") && !has_claim(0) && !has_claim(1), "a run alone removes dead claims");
   write_claim(0, 2, 9, "elsewhere", 3);
-  check(clear_claims(c, folder, &who, "OUT") == FVG_E_IO && says("OUT: shard 2/3, process 9") && says("--shard"),
+  check(clear_claims(c, folder, &who, "OUT") == FVG_E_IO && says("OUT: at work here: shard 2/3, process 9") && says("--shard"),
         "and stops where shards are at work");
   check(has_claim(0), "whose claim stays");
   clear_folder();
@@ -236,6 +236,43 @@ static void test_locks(void) {
   unlock_folder(&x);
   check(locks(0) == 2 && locks(1) == 2 && is_absent(x.path), "and nobody is locked out in the end");
 }
+
+/* ---- paths and processors ---- */
+static void test_paths(void) {
+  char one[700], link[700], text[700];
+  file_identity id;
+  snprintf(one, sizeof one, "%s/one", folder);
+  snprintf(link, sizeof link, "%s/./link", folder);
+  snprintf(text, sizeof text, "%s/none", folder);
+  check(make_new_file(one, "1") == 1 && !symlink("one", link), "a file and a link to it");
+  check(is_same_path(one, link) && !is_same_path(one, folder), "are one file, and not their folder");
+  check(!identify_file(text, &id) && !is_same_path(text, text), "what is not there is no file");
+  check(absolute_path("a/b", text, sizeof text) && text[0] == '/' && !strcmp(text + strlen(text) - 4, "/a/b"), "a path from the root");
+  check(absolute_path("/a", text, sizeof text) && !strcmp(text, "/a") && !absolute_path("/abc", text, 4), "stays, if there is room");
+  remove(link);
+  remove(one);
+}
+
+/* The process that is started for it may use one processor. */
+static void test_processors(void) {
+#ifdef __linux__
+  int status = 1;
+  const pid_t child = fork();
+  if (!child) {
+    cpu_set_t one, all;
+    int i = 0;
+    unsetenv("FVGPT_THREADS");
+    if (sched_getaffinity(0, sizeof all, &all)) _exit(2);
+    while (!CPU_ISSET(i, &all)) i++;
+    CPU_ZERO(&one);
+    CPU_SET(i, &one);
+    if (sched_setaffinity(0, sizeof one, &one)) _exit(2);
+    _exit(default_threads() != 1);
+  }
+  check(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status),
+        "a process of one processor has one thread");
+#endif
+}
 #endif
 
 int main(int argc, char **argv) {
@@ -251,6 +288,8 @@ int main(int argc, char **argv) {
 #ifndef _WIN32
   test_races();
   test_locks();
+  test_paths();
+  test_processors();
   check(!rmdir(folder), "no file is left");
 #else
   check(!_rmdir(folder), "no file is left");

@@ -614,7 +614,7 @@ own=$work/own
 cp -r "$work/nomask" "$own"
 pictures=$(count "$own" '*.ppm')
 check "masks" quiet "$fvgpt" masks --threads 1 --model "$model" --data "$own" --sheet 1000
-check "says how many" grep -q "own/mask: $pictures masks made, 0 were there; mean confidence 0" "$work/stdout"
+check "says how many" grep -q "own/mask: $pictures masks made, 0 already there; mean confidence 0" "$work/stdout"
 check "there is one for each picture" [ "$(find "$own/mask" -name '*.p[gn][mg]' | wc -l)" -eq "$pictures" ]
 check "and a line of the table" [ "$(grep -c -E '^[01][.][0-9]+,[01][.][0-9]+,.*ppm$' "$own/mask/masks.csv")" -eq "$pictures" ]
 check "the page shows them all" [ "$(grep -c '<figure>' "$own/mask/masks.html")" -eq "$pictures" ]
@@ -622,7 +622,7 @@ check "the most doubtful first" sh -c "grep -o '<b>[0-9.]*' '$own/mask/masks.htm
 one=$(find "$own/mask" -name '*.p[gn][mg]' | sort | head -n 1)
 mv "$one" "$work/one"
 cp "$own/mask/masks.csv" "$work/masks.csv"
-check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 masks made, $((pictures - 1)) were there' && cmp '$one' '$work/one'"
+check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 masks made, $((pictures - 1)) already there' && cmp '$one' '$work/one'"
 cp "$own/mask/masks.html" "$work/masks.html"
 rm "$one"
 printf '0.5,0.2,cut o' >>"$own/mask/masks.csv"
@@ -639,8 +639,8 @@ refused "no word" "empty" masks --model "$model" --data "$own" --background "" -
 refused "a file where the folder should be" "elsewhere/masks.csv" masks --model "$model" --data "$own" --out "$work/elsewhere/masks.csv"
 refused "a template without a place" "{}" masks --model "$model" --data "$own" --out "$work/x" --background-template sea
 check "tune makes them where there are none" quiet "$fvgpt" $foreground --data "$work/nomask" --out "$work/own-out"
-check "and says so" grep -q 'nomask: made by CLIP itself, 8 now, 0 were there' "$work/stdout"
-check "they are there the next time" sh -c "'$fvgpt' $foreground --data '$work/nomask' --out '$work/own-out' 2>/dev/null | grep -q '0 now, 8 were there'"
+check "and says so" grep -q 'nomask: made by CLIP itself, 8 now, 0 already there' "$work/stdout"
+check "they are there the next time" sh -c "'$fvgpt' $foreground --data '$work/nomask' --out '$work/own-out' 2>/dev/null | grep -q '0 now, 8 already there'"
 check "the data set got none" [ ! -e "$work/nomask/mask" ]
 check "masks written by hand and the same made by tune are the same run" sh -c "mkdir -p '$work/asgiven' && cp -r '$data'/. '$work/asgiven' && rm -r '$work/asgiven/mask' && cp -r '$work'/own-out/masks/nomask-* '$work/asgiven/mask' && '$fvgpt' $foreground --data '$work/asgiven' --out '$work/asgiven-out' >/dev/null 2>&1 && cmp '$work/own-out/FVGPT_CoOp/seed1/checkpoint.safetensors' '$work/asgiven-out/FVGPT_CoOp/seed1/checkpoint.safetensors'"
 check "--masks own beside given ones" sh -c "'$fvgpt' $foreground --data '$work/asgiven' --masks own --background 'in the snow' --background-template 'a photo {}.' --out '$work/own2-out' 2>/dev/null | grep -q '8 now'"

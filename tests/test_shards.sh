@@ -69,7 +69,7 @@ check "in a line" grep -q "^1 of 12 pieces .* KgCoOp seed 2 of things (shard 2/3
 check "the rest is done" [ -e "$work/one/textures/FVGPT_CoOp/seed1/result.json" ]
 refused "table meanwhile" "1 of 16 results are missing" "$fvgpt" table "$work/one"
 check "says who has it" grep -q "KgCoOp, seed 2 of things (shard 2/3, process 7 on elsewhere" "$work/stderr"
-refused "a run alone meanwhile" "$work/one: shard 2/3, process 7 on elsewhere" "$fvgpt" $list --out "$work/one"
+refused "a run alone meanwhile" "$work/one: at work here: shard 2/3, process 7 on elsewhere, last seen " "$fvgpt" $list --out "$work/one"
 touch -d '2 minutes ago' "$claim" 2>/dev/null || touch -t 200001010000 "$claim"
 check "not yet expired" sh -c "'$fvgpt' $list --shard 1/3 --out '$work/one' 2>/dev/null | grep -q '^1 of 12 pieces'"
 check "an expired claim is taken over" sh -c "'$fvgpt' $list --shard 1/3 --claim-expires 60 --out '$work/one' >/dev/null 2>&1"
@@ -111,6 +111,7 @@ knows() {                                                # knows "K/N" VARIABLE=
 check "auto: Open MPI" knows 2/3 OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=3
 check "auto: PMI" knows 3/3 PMI_RANK=2 PMI_SIZE=3
 check "auto: srun" knows 4/4 SLURM_PROCID=3 SLURM_NTASKS=4
+check "auto: mpirun in a job of Slurm's" knows 3/4 SLURM_PROCID=0 SLURM_NTASKS=4 OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_SIZE=4
 check "auto: a job array" knows 3/5 SLURM_ARRAY_TASK_ID=14 SLURM_ARRAY_TASK_MIN=10 SLURM_ARRAY_TASK_MAX=18 SLURM_ARRAY_TASK_STEP=2 SLURM_PROCID=0 SLURM_NTASKS=1
 check "auto: srun in a job array" knows 6/8 SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_MAX=3 SLURM_PROCID=1 SLURM_NTASKS=2
 
@@ -152,6 +153,15 @@ check "an owner whose last unit is taken over ends well" wait $id
 check "tells who has it" grep -q '^1 of 2 pieces of work are still with others: CoOp seed 1 of things (shard 2/2' "$work/last.txt"
 check "and leaves the claim" [ -e "$work/last/CoOp/seed1/claim.1" ]
 check "leaving the other's claim" [ -e "$work/lost/things/CoOp/seed1/claim.1" ]
+
+"$fvgpt" tune --threads 1 --model examples/tiny-clip --data "$work/world/things" --shots 2 --epochs 60000 --trainer CoOp --seeds 1 --augment none \
+  --shard 1/2 --claim-expires 2 --out "$work/twin" >"$work/twin.txt" 2>"$work/twin.err" &
+id=$!
+i=0
+while [ ! -e "$work/twin/CoOp/seed1/checkpoint.safetensors.part" ] && [ $i -lt 300 ]; do sleep 0.01; i=$((i + 1)); done
+echo "shard 1/2 process 7 token 0123456789abcdef host elsewhere" >"$work/twin/CoOp/seed1/claim.1"
+wait $id
+check "a second shard of one number ends the first" grep -q 'there is another shard 1/2, process 7 on elsewhere, last seen [0-9]* s ago; this one stops' "$work/twin.err"
 
 # folds of tune --all
 all="tune --threads 1 --model examples/tiny-clip --data $work/world/things --all --folds 3 --trainer FVGPT_CoOp --shots 2 --epochs 2 --augment none"
@@ -199,7 +209,7 @@ check "masks, alone" sh -c "'$fvgpt' $masks --out '$work/masks' >/dev/null 2>&1"
 for k in 1 2 3; do "$fvgpt" $masks --shard $k/3 --out "$work/masks3" >"$work/masks$k.txt" 2>/dev/null & done
 wait
 check "masks, by shards" sh -c "[ \$(find '$work/masks3' -name '*.p[gn][mg]' | wc -l) -eq $pictures ] && grep -q 'without --shard' '$work/masks2.txt' && [ -e '$work/masks3/masks.2-of-3.csv' ]"
-check "table and page by a last run alone" sh -c "'$fvgpt' $masks --out '$work/masks3' 2>/dev/null | grep -q ' 0 masks made, $pictures were there'"
+check "table and page by a last run alone" sh -c "'$fvgpt' $masks --out '$work/masks3' 2>/dev/null | grep -q ' 0 masks made, $pictures already there'"
 check "are those of one run" diff -r "$work/masks" "$work/masks3"
 
 [ $failed -eq 0 ] && rm -rf "$work"

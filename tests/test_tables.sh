@@ -69,7 +69,7 @@ refused "not a number" "NAME=VALUE,VALUE" tune --model "$model" --data "$data" -
 refused "twice" "lr is given twice" tune --model "$model" --data "$data" --trainer CoOp --choose lr=0.1,0.2 --choose lr=0.3,0.4 --out "$work/x"
 refused "half an epoch" "a whole number from 1" tune --model "$model" --data "$data" --trainer CoOp --choose epochs=1.5,2 --out "$work/x"
 all=CoOp,KgCoOp,ProGrad,PromptSRC,MaPLe,DAPT,DAPT_G,MMRL,MMRLpp,DePT_CoOp,DePT_PromptSRC
-refused "more rows than there is room for" "these are more than 96 rows" tune --model "$model" --data "$data" --ablate \
+refused "more rows than there is room for" "these are more than 96 rows; give some of them to another run with another --out" tune --model "$model" --data "$data" --ablate \
   --trainer "FVGPT_$(echo $all | sed 's/,/,FVGPT_/g')" --out "$work/x"
 refused "a weight that KgCoOp cannot have" "--choose W: -5 is not possible; KgCoOp expects from 0" tune --model "$model" --data "$data" --trainer KgCoOp \
   --choose W=1,-5 --out "$work/x"
@@ -173,7 +173,7 @@ check "end with the files of one run" cmp "$work/single.sums" "$work/shards.sums
 check "and tables are only printed when all is there" [ "$(cat "$work/shard1.txt" "$work/shard2.txt" | grep -c '^FRG + FDC + PC ')" -ge 1 ]
 refused "Table 2 of one set" "--table 2 needs the data set to tune on and then others" paper --model "$model" --data "$data" $quick --table 2 --out "$work/p"
 refused "no table" "paper needs --table N or --figure N" paper --model "$model" --data "$data" --out "$work/p"
-refused "no such table" "--table 8: one of 1 2 3 4 5 6 7 D_fg is expected" paper --model "$model" --data "$data" --table 8 --out "$work/p"
+refused "no such table" "--table 8: 1, 2, 3, 4, 5, 6, 7 or D_fg is expected" paper --model "$model" --data "$data" --table 8 --out "$work/p"
 refused "a trainer" "--backbone names other methods" paper --model "$model" --data "$data" --table 3 --trainer CoOp --out "$work/p"
 
 printf '%d passed, %d failed\n' "$passed" "$failed"

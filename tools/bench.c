@@ -2,7 +2,8 @@
 
    How long the library's work takes, and what share of the processor it uses.  Cases: by default those in `cases`
    below; any numbers may stand in their places (gemm_MxNxK, image_b16_N or b32, text_N, METHOD_step_N and fvg_step_N
-   from 12 classes on, preprocess_WxH).  image_..._q8 and image_..._bf16 keep the weights so.  Each case runs in a process of its own, so that its peak memory is its own.
+   from 12 classes on, preprocess_WxH).  image_..._q8 and image_..._bf16 keep the weights so.  Each case runs in a
+   process of its own, so that its peak memory is its own.
    Weights are noise at the real sizes of ViT-B/32 and ViT-B/16, read from a source that makes them up: no file is
    needed, and no copy of one counts as memory.  --json - prints JSON and no table.
 
@@ -585,7 +586,8 @@ static fvg_status setup_preprocess(job *j) {
 static const struct kind { const char *pattern; fvg_status (*setup)(job *j); } kinds[] = {    /* #: a number        */
   {"gemm_#x#x#", setup_gemm}, {"image_b#_#", setup_image},
   {"image_b#_#_q8", setup_image_q8}, {"image_b#_#_bf16", setup_image_bf16}, {"cocoop_step_#", setup_cocoop},
-  {"promptsrc_step_#", setup_promptsrc}, {"maple_step_#", setup_maple}, {"mmrl_step_#", setup_mmrl}, {"text_#", setup_text}, {"coop_step_#", setup_coop},
+  {"promptsrc_step_#", setup_promptsrc}, {"maple_step_#", setup_maple}, {"mmrl_step_#", setup_mmrl},
+  {"text_#", setup_text}, {"coop_step_#", setup_coop},
   {"fvg_step_#", setup_fvg}, {"preprocess_#x#", setup_preprocess}
 };
 enum { N_KINDS = (int)(sizeof kinds / sizeof *kinds) };

@@ -61,6 +61,20 @@ TURN_MS, PAUSE = 250, 0.5
 LABELS = [3, 11, 7, 0]
 
 
+KNOWN = (r"gemm_\d+x\d+x\d+|image_b(16|32)_\d+(_q8|_bf16)?|text_\d+|preprocess_\d+x\d+|"
+         r"(coop|cocoop|promptsrc|maple|mmrl|fvg)_step_\d+")
+
+
+def cases(text):
+    """--case: names like those of CASES, with other numbers."""
+    names = text.split(",")
+    for name in names:
+        if not re.fullmatch(KNOWN, name):
+            raise argparse.ArgumentTypeError(f"{name}: a case such as {CASES[0]}, image_b16_1_q8, text_20, coop_step_50, "
+                                             "preprocess_1200x900 is expected")
+    return names
+
+
 def numbers(case):
     return [int(x) for x in re.findall(r"\d+", case)]
 
@@ -636,7 +650,7 @@ def main():
     parser.add_argument("--ort", help="the folder in which onnxruntime-node was installed")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--case", type=lambda s: s.split(","), default=CASES)
+    parser.add_argument("--case", type=cases, default=CASES)
     parser.add_argument("--cpu", action="store_true", help="compare processor time, for a busy machine (Linux)")
     parser.add_argument("--markdown", action="store_true")
     for private in ("--child", "--variant", "--model"):

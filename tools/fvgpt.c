@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_attend.h"
+#include "fvgpt_cache.h"
 #include "fvgpt_claim.h"
 #include "fvgpt_classify.h"
 #include "fvgpt_encode.h"
@@ -13,6 +14,7 @@
 #include "fvgpt_info.h"
 #include "fvgpt_manual.h"
 #include "fvgpt_masks.h"
+#include "fvgpt_needs.h"
 #include "fvgpt_options.h"
 #include "fvgpt_paper.h"
 #include "fvgpt_preprocess.h"
@@ -143,6 +145,7 @@ static int new_context(fvg_ctx **c, const common_options *o, display *d) {
 static int exit_status(fvg_ctx *c, display *d, const fvgpt_command *command, fvg_status s) {
   if (s && stopped_by()) {
     const char *then = "begins anew";
+    if (cache_was_open()) then = "begins anew, with the features that are in the cache";
     if (command == &masks_command) then = "goes on where it stopped";
     if (command == &tune_command || command == &paper_command)
       then = "goes on where it stopped, at most an epoch is lost";
@@ -165,7 +168,9 @@ static int run_command(const fvgpt_command *command, int argc, char **argv) {
     status = help(command->name);
   } else if (how == PARSED && new_context(&c, x.common, &d)) {
     d.quiet = x.common->quiet;
-    status = exit_status(c, &d, command, command->run(c, x.options));
+    fvg_status s = check_needs(c, x.common);
+    if (!s) s = command->run(c, x.options);
+    status = exit_status(c, &d, command, s);
     fvg_free(c);
   }
   parsed_command_free(&x);

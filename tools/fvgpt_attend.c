@@ -80,24 +80,34 @@ static void name_maps(const char *file, const map_name *before, int n, map_name 
   }
 }
 
-/* No map may be written over a picture that is still to be read. */
+/* The number of the picture that is the file of this path; -1: none of them. */
+static int find_picture(const file_identity *picture, int n, const char *path) {
+  file_identity x;
+  if (!identify_file(path, &x)) return -1;
+  for (int i = 0; i < n; i++) {
+    if (picture[i].volume == x.volume && picture[i].number == x.number) return i;
+  }
+  return -1;
+}
+
+/* No map may be written over a picture, however --out is spelled. */
 static fvg_status keep_inputs(fvg_ctx *c, const picture_list *pictures, const attend_options *o,
                               const map_name *name) {
-  const size_t n = strlen(o->out);
-  for (int i = 0; i < pictures->n; i++) {
-    const char *file = pictures->file[i];
-    if (strncmp(file, o->out, n)) continue;
-    for (int k = 0; k < MAP_ALL * pictures->n; k++) {
-      const int map = k % MAP_ALL;
-      char path[PATH_BYTES];
-      map_path(path, o->out, &name[k / MAP_ALL], map);
-      if (!is_chosen(o->map, map) || strcmp(path, file)) continue;
-      return fvg_fail(c, FVG_E_ARG,
-                      "%s is a picture and would be the map of %s; choose another --out", path,
-                      pictures->file[k / MAP_ALL]);
-    }
+  const int n = pictures->n;
+  file_identity *picture = FVG_NEW_ARRAY(c, file_identity, (size_t)n);
+  fvg_status s = picture ? FVG_OK : FVG_E_NOMEM;
+  for (int i = 0; !s && i < n; i++) (void)identify_file(pictures->file[i], &picture[i]);
+  for (int k = 0; !s && k < MAP_ALL * n; k++) {
+    const int map = k % MAP_ALL;
+    char path[PATH_BYTES];
+    map_path(path, o->out, &name[k / MAP_ALL], map);
+    const int i = is_chosen(o->map, map) ? find_picture(picture, n, path) : -1;
+    if (i < 0) continue;
+    s = fvg_fail(c, FVG_E_ARG, "%s is a picture and would be the map of %s; choose another --out",
+                 pictures->file[i], pictures->file[k / MAP_ALL]);
   }
-  return FVG_OK;
+  fvg_release(c, picture);
+  return s;
 }
 
 static fvg_status name_all_maps(fvg_ctx *c, const picture_list *pictures, const attend_options *o,
@@ -117,6 +127,7 @@ typedef struct onlooker {
   fvg_classifier *k;
   int n_class, label;
   fvg_dataset d;                     /* of --data                                                */
+  int is_told;                       /* 1: that a picture is not one of its                      */
 } onlooker;
 
 /* Without a checkpoint the text is a whole caption.  With one it is a class among the tuned ones:
@@ -132,7 +143,7 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
 
   fvg_tidy_name(text);
   fvg_group half = FVG_BASE;
-  fvg_status s = half_of_names(c, &o->learner, &x->tuned, &only, 1, &half);
+  fvg_status s = choose_half(x->m, &o->learner, o->checkpoint, &x->tuned, &only, 1, &half);
   int n;
   const char *const *tuned = tuned_names(&x->tuned, &n);
   int match = -1;
@@ -152,15 +163,40 @@ static fvg_status make_classifier(onlooker *x, const attend_options *o, char *te
   return s;
 }
 
+/* The rest of a path behind a folder, which one of its parts is, however the folder is spelled;
+   NULL: none of them.  The path's parts come from the end on, so that the rest is short. */
+static char *behind(char *path, const char *folder) {
+  for (size_t i = strlen(path); i > 0; i--) {
+    if (!is_slash(path[i - 1])) continue;
+    const char kept = path[i];
+    path[i] = 0;
+    const int is_here = is_same_path(path, folder);
+    path[i] = kept;
+    if (is_here) return path + i;
+  }
+  return NULL;
+}
+
+/* The picture's path in the data set of --data, into text; NULL: it is not one of its pictures,
+   which is told once. */
+static const char *path_inside(onlooker *x, const char *file, char text[PATH_BYTES]) {
+  char *inside = absolute_path(file, text, PATH_BYTES) ? behind(text, x->d.root) : NULL;
+  for (char *at = inside; at && *at; at++) {
+    if (is_slash(*at)) *at = '/';
+  }
+  if (!inside && !x->is_told) {
+    fvg_log(x->m->ctx, 1, "%s is not in %s, so its map is not measured", file, x->d.root);
+    x->is_told = 1;
+  }
+  return inside;
+}
+
 /* The mask of a picture of --data as the view sees it; no pixels: there is none. */
-static fvg_status load_mask(const onlooker *x, const char *file, fvg_image *mask) {
+static fvg_status load_mask(onlooker *x, const char *file, fvg_image *mask) {
   memset(mask, 0, sizeof *mask);
-  const char *root = x->d.root;
-  const size_t n = root ? strlen(root) : 0;
-  if (!n || strncmp(file, root, n)) return FVG_OK;
-  const char *inside = file + n;
-  if (*inside != '/' && root[n - 1] != '/') return FVG_OK;
-  while (*inside == '/') inside++;
+  char text[PATH_BYTES];
+  const char *inside = x->d.root ? path_inside(x, file, text) : NULL;
+  if (!inside) return FVG_OK;
 
   fvg_item item;
   memset(&item, 0, sizeof item);
@@ -222,7 +258,7 @@ static fvg_status attend_view(const onlooker *x, const fvg_image *view, const fl
   return s;
 }
 
-static fvg_status attend_all(const onlooker *x, picture_list *pictures, const map_name *names) {
+static fvg_status attend_all(onlooker *x, picture_list *pictures, const map_name *names) {
   fvg_ctx *c = x->m->ctx;
   const size_t size = (size_t)x->m->vision.image_size;
   float *chw = FVG_NEW_ARRAY(c, float, 3 * size * size);
@@ -275,7 +311,8 @@ static fvg_status attend(fvg_clip *m, const attend_options *o, picture_list *pic
   map_name *names = NULL;
 
   fvg_status s = text ? FVG_OK : FVG_E_NOMEM;
-  if (!s && o->data.data.n) s = open_root(c, &o->data, o->data.data.item[0], NULL, &x.d);
+  const char *root = o->data.data.n ? o->data.data.item[0] : NULL;
+  if (!s && (root || o->data.dataset)) s = open_data(c, &o->data, root, &x.d);
   if (!s && o->checkpoint) {
     s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, NULL, &given, 1,
                         &x.tuned);

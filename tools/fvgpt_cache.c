@@ -278,20 +278,38 @@ static int begin_file(feature_cache *x) {
 }
 
 /* Adds a record of n floats, which x->record holds, to our file. */
-static int append_record(feature_cache *x, int n) {
+static int write_to_file(feature_cache *x, int n) {
   if (x->gave_up || (!x->writing && !begin_file(x))) return 0;
-  cache_file *own = &x->file[x->own_file];
-  const size_t bytes = record_bytes(n);
-  if (fwrite(x->record, bytes, 1, x->writing) != 1 || fflush(x->writing)) {
-    char path[1200];
-    path_of(x, x->own_file, path, sizeof path);
+  char path[1200];
+  path_of(x, x->own_file, path, sizeof path);
+  if (fwrite(x->record, record_bytes(n), 1, x->writing) != 1 || fflush(x->writing)) {
     give_up(x, path);
     return 0;
   }
+  return 1;
+}
+
+/* Leaves our file if its name is gone: who waits for an hour between two rows finds it merged into
+   another's. */
+static int is_removed(feature_cache *x) {
+  char path[1200];
+  path_of(x, x->own_file, path, sizeof path);
+  if (!is_absent(path)) return 0;
+  fclose(x->writing);
+  x->writing = NULL;
+  x->file[x->own_file].size = 0;
+  return 1;
+}
+
+static int append_record(feature_cache *x, int n) {
+  int is_written = write_to_file(x, n);
+  if (is_written && is_removed(x)) is_written = write_to_file(x, n);
+  if (!is_written) return 0;
+  cache_file *own = &x->file[x->own_file];
   uint64_t key[2];
   memcpy(key, x->record, sizeof key);
   const int noted = add_place(x, key, x->own_file, own->size, n);
-  own->size += bytes;
+  own->size += record_bytes(n);
   return noted;
 }
 
@@ -361,7 +379,8 @@ static void merge_files(feature_cache *x) {
   for (int i = 0; i < n; i++) {
     char path[1200];
     path_of(x, i, path, sizeof path);
-    if (!is_left_over(x, i) || !copy_file(x, i)) continue;
+    /* A file that has grown meanwhile is somebody's again. */
+    if (!is_left_over(x, i) || !copy_file(x, i) || !is_left_over(x, i)) continue;
     if (x->read_file == i) stop_reading(x);
     remove(path);
     x->file[i].size = 0;
@@ -412,6 +431,10 @@ static void cache_free(feature_cache *x) {
   fvg_release(c, x);
 }
 
+static int was_open;
+
+int cache_was_open(void) { return was_open; }
+
 fvg_status open_cache(fvg_clip *m, const common_options *o, feature_cache **out) {
   fvg_ctx *c = m->ctx;
   *out = NULL;
@@ -435,6 +458,7 @@ fvg_status open_cache(fvg_clip *m, const common_options *o, feature_cache **out)
   }
   scan_folder(x);
   merge_files(x);
+  was_open = 1;
   *out = x;
   return FVG_OK;
 }

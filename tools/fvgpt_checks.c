@@ -65,6 +65,21 @@ fvg_status check_out_folder(fvg_ctx *c, const char *path) {
   return FVG_OK;
 }
 
+/* An empty file has nothing to lose, and what is no plain file cannot be replaced. */
+fvg_status check_out_file(fvg_ctx *c, const char *path, is_ours_fn is_ours, const char *what) {
+  fvg_source source;
+  fvg_weights *w = NULL;
+  if (!fvg_file_exists(path) || fvg_source_file(c, &source, path)) return FVG_OK;
+  const int is_empty = !source.size;
+  fvg_status s = fvg_weights_open(c, &w, &source);
+  if (s == FVG_E_NOMEM) return s;
+  const int may_go = is_empty || (!s && is_ours(w));
+  fvg_weights_close(w);
+  if (may_go) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "--out %s: is there and holds no %s; choose another one", path,
+                  what);
+}
+
 const contrast_options usual_contrast = {AGAINST_BACKGROUND, {NULL, 0}};
 
 fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,

@@ -25,6 +25,11 @@ fvg_status end_findings(fvg_ctx *c, const findings *f);
    decides. */
 fvg_status check_out_folder(fvg_ctx *c, const char *path);
 
+/* Is what lies at --out, if there is something, a safetensors file that this command may have made?
+   Anything else would be lost.  is_ours: does the open file look so?  what: what it would hold. */
+typedef int (*is_ours_fn)(const fvg_weights *w);
+fvg_status check_out_file(fvg_ctx *c, const char *path, is_ours_fn is_ours, const char *what);
+
 /* A classifier of these names; l, f and prompt_template may be NULL. */
 fvg_status classifier_of(fvg_clip *m, fvg_classifier **out, fvg_branch branch, fvg_learner *l,
                          fvg_fvgpt *f, const char *prompt_template, const char *const *name,

@@ -68,10 +68,12 @@ static void make_token(char token[20]) {
   static unsigned count;
   char host[HOST_BYTES];
   name_host(host);
-  uint64_t h = 14695981039346656037u;
-  for (const char *at = host; *at; at++) h = (h ^ (unsigned char)*at) * 1099511628211u;
+  uint64_t key[2];
+  fvg_hash h = fvg_hash_begin();
+  fvg_hash_add(&h, host, strlen(host));
+  fvg_hash_end(&h, key);
   fvg_rng rng;
-  fvg_rng_seed(&rng, h ^ (uint64_t)time(NULL), (uint64_t)process_number() << 20 ^ count++);
+  fvg_rng_seed(&rng, key[0] ^ (uint64_t)time(NULL), (uint64_t)process_number() << 20 ^ count++);
   const unsigned long high = (unsigned long)(fvg_rng_next(&rng) >> 32);
   const unsigned long low = (unsigned long)(fvg_rng_next(&rng) >> 32);
   snprintf(token, 20, "%08lx%08lx", high, low);
@@ -104,8 +106,8 @@ static int is_dead(const claim_holder *h, const claimant *who) {
   name_host(here);
   if (!h->shard.number) return h->age > 30 || h->age > who->expires;
   const int is_here = !strncmp(here, h->host, 100);
-  const int is_us = is_here && h->process == process_number() && strcmp(h->token, held.token);
-  const int runs_here = is_here && !is_us && is_process(h->process);
+  const int has_our_number = h->process == process_number() && strcmp(h->token, held.token);
+  const int runs_here = is_here && !has_our_number && is_process(h->process);
   if (is_here && !runs_here) return 1;
 
   const int is_same = h->shard.number == who->shard.number && h->shard.count == who->shard.count;
@@ -132,7 +134,7 @@ void describe_holder(const claim_holder *h, char text[HOLDER_BYTES]) {
     return;
   }
   if (k->number) snprintf(shard, sizeof shard, "shard %d/%d", k->number, k->count);
-  snprintf(text, HOLDER_BYTES, "%s, process %ld on %.*s, %.0f s ago%s", shard, h->process,
+  snprintf(text, HOLDER_BYTES, "%s, process %ld on %.*s, last seen %.0f s ago%s", shard, h->process,
            (int)strcspn(h->host, " "), h->host, h->age, h->is_dead ? ", dead" : "");
 }
 
@@ -222,6 +224,7 @@ fvg_status check_claim(fvg_ctx *c) {
   claim_holder h;
   char holder[HOLDER_BYTES];
   look_at_claim(held.folder, &held.who, &h);
+  h.is_dead = 0;                     /* whoever took it over is alive, also one of our shard     */
   describe_holder(&h, holder);
   return fvg_fail(c, FVG_E_CANCELLED, "%s: taken over by %s", held.folder, holder);
 }
@@ -243,7 +246,7 @@ fvg_status clear_claims(fvg_ctx *c, const char *folder, const claimant *who, con
   char holder[HOLDER_BYTES];
   describe_holder(&h, holder);
   return fvg_fail(c, FVG_E_IO,
-                  "%s: %s is at work here; wait for its end, or give --shard to work with it", what,
+                  "%s: at work here: %s; wait for its end, or give --shard to work with it", what,
                   holder);
 }
 

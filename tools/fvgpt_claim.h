@@ -30,7 +30,7 @@ typedef struct claim_holder {
    is alive on this host; one that has not been renewed for who->expires, by the file system's
    clock. */
 void look_at_claim(const char *folder, const claimant *who, claim_holder *h);
-/* "shard 2/3, process 77 on HOST, 12 s ago" */
+/* "shard 2/3, process 77 on HOST, last seen 12 s ago" */
 enum { HOLDER_BYTES = 240 };
 void describe_holder(const claim_holder *h, char text[HOLDER_BYTES]);
 

@@ -245,7 +245,7 @@ static fvg_status classify(fvg_clip *m, const classify_options *o, picture_list 
     s = open_checkpoint(m, &o->learner, o->checkpoint, o->exif_rotate, NULL, x.name, x.n, &tuned);
     if (!s && !given.n) x.name = tuned_names(&tuned, &x.n);
   }
-  if (!s) s = half_of_names(c, &o->learner, &tuned, x.name, x.n, &half);
+  if (!s) s = choose_half(m, &o->learner, o->checkpoint, &tuned, x.name, x.n, &half);
 
   x.l = tuned.l;
   if (!s)

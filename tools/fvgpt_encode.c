@@ -197,8 +197,9 @@ static void leave_share(fvg_ctx *c, const shard_option *o, picture_list *x) {
 static void print_share(const encode_options *o, const encoded *x) {
   print(stdout,
         "shard %d/%d: %d pictures are in the cache; next, when all shards have ended: fvgpt encode "
-        "without --shard, which writes %s\n",
-        o->shard.number, o->shard.count, x->n_image, o->out ? o->out : "--out");
+        "without --shard%s%s\n",
+        o->shard.number, o->shard.count, x->n_image, o->out ? ", which writes " : "",
+        o->out ? o->out : "");
 }
 
 /* ---- the command ---- */
@@ -239,6 +240,10 @@ static fvg_status encode_all(fvg_clip *m, const encode_options *o, picture_list 
   return s;
 }
 
+static int has_features(const fvg_weights *w) {
+  return fvg_weights_info(w, NULL, "image_features") || fvg_weights_info(w, NULL, "text_features");
+}
+
 static fvg_status check_options(fvg_ctx *c, const encode_options *o) {
   const int is_shard = o->shard.number > 0;
   if (is_shard && !names_pictures(&o->pictures))
@@ -250,7 +255,7 @@ static fvg_status check_options(fvg_ctx *c, const encode_options *o) {
     return fvg_fail(c, FVG_E_ARG, "encode needs something to encode: pictures, --text or "
                                   "--pixels");
   }
-  return FVG_OK;
+  return o->out ? check_out_file(c, o->out, has_features, "features") : FVG_OK;
 }
 
 static fvg_status run(fvg_ctx *c, const void *options) {

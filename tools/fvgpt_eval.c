@@ -95,7 +95,7 @@ static fvg_status test_checkpoint(fvg_clip *m, const eval_options *o, fvg_group 
   memset(&tuned, 0, sizeof tuned);
   fvg_status s = open_checkpoint(m, &o->learner, o->checkpoint, o->data.exif_rotate, card, name,
                                  task->n_class, &tuned);
-  if (!s) s = half_of_names(c, &o->learner, &tuned, name, task->n_class, &half);
+  if (!s) s = choose_half(m, &o->learner, o->checkpoint, &tuned, name, task->n_class, &half);
   const fvg_weights *settings = tuned.head.head ? tuned.head.settings : tuned.settings;
   if (!s && settings && fvg_weights_metadata(settings, "pictures")) {
     fvg_log(c, 0,

@@ -1,6 +1,7 @@
 /* Masks that CLIP makes itself; see fvgpt_foreground.h. */
 #include "fvgpt_foreground.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "fvgpt_system.h"
@@ -30,6 +31,62 @@ static const char *path_in_set(const fvg_dataset *d, const char *path) {
   return n && !strncmp(path, folder, n) && path[n] == '/' ? path + n + 1 : path;
 }
 
+/* The bytes of a path before its ending. */
+static size_t stem_of(const char *path) {
+  const char *dot = strrchr(path, '.');
+  const char *slash = strrchr(path, '/');
+  return dot && (!slash || dot > slash) ? (size_t)(dot - path) : strlen(path);
+}
+
+static int has_same_stem(const char *a, const char *b) {
+  const size_t n = stem_of(a);
+  return n == stem_of(b) && !strncmp(a, b, n);
+}
+
+/* By stem, and of one stem by path. */
+static int compare_stems(const void *a, const void *b) {
+  const char *x = *(const char *const *)a;
+  const char *y = *(const char *const *)b;
+  const size_t n = stem_of(x);
+  const size_t m = stem_of(y);
+  const int by_stem = strncmp(x, y, n < m ? n : m);
+  if (by_stem) return by_stem;
+  if (n != m) return n < m ? -1 : 1;
+  return strcmp(x, y);
+}
+
+static fvg_status same_mask(const fvg_dataset *d, const char *folder, const char *a,
+                            const char *b) {
+  char *file;
+  fvg_status s = mask_file(d, folder, a, &file);
+  if (!s) {
+    s = fvg_fail(d->ctx, FVG_E_ARG,
+                 "%.150s: %.80s and %.80s would have the same mask, %.150s; rename one", d->root, a,
+                 b, file);
+  }
+  fvg_release(d->ctx, file);
+  return s;
+}
+
+fvg_status check_mask_names(const fvg_dataset *d, const char *folder, const fvg_items *const *list,
+                            int n) {
+  size_t n_path = 0;
+  for (int i = 0; i < n; i++) n_path += (size_t)list[i]->n;
+  const char **path = FVG_NEW_ARRAY(d->ctx, const char *, n_path + 1);
+  fvg_status s = path ? FVG_OK : FVG_E_NOMEM;
+  size_t at = 0;
+  for (int i = 0; !s && i < n; i++) {
+    for (int k = 0; k < list[i]->n; k++) path[at++] = list[i]->item[k].path;
+  }
+  if (!s) qsort((void *)path, n_path, sizeof *path, compare_stems);
+  for (size_t i = 1; !s && i < n_path; i++) {
+    if (strcmp(path[i - 1], path[i]) && has_same_stem(path[i - 1], path[i]))
+      s = same_mask(d, folder, path[i - 1], path[i]);
+  }
+  fvg_release(d->ctx, (void *)path);
+  return s;
+}
+
 fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file) {
 #ifdef FVGPT_STB_IMAGE
   static const char suffix[] = ".png";
@@ -44,9 +101,7 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
   char *name = FVG_NEW_ARRAY(c, char, length);
   if (name) {
     strcpy(name, whole);
-    char *dot = strrchr(name, '.');
-    const char *slash = strrchr(name, '/');
-    strcpy(dot && dot > slash ? dot : name + strlen(name), suffix);
+    strcpy(name + stem_of(name), suffix);
   }
   fvg_release(c, whole);
   *file = name;

@@ -19,6 +19,9 @@ fvg_foreground_desc foreground_desc(const foreground_options *o);
    released.  Masks have the kind that this program can read again: PNG, or PGM without
    stb_image. */
 fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file);
+/* FVG_E_ARG: two pictures of these n lists, such as 1.png and 1.jpg, would have the same mask. */
+fvg_status check_mask_names(const fvg_dataset *d, const char *folder, const fvg_items *const *list,
+                            int n);
 /* The folder that a mask was saved in last; begins with zeros. */
 typedef struct mask_writer {
   char folder[1400];

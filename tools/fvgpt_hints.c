@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../fvgpt_clip.h"
+
 enum { WORD = 40 };
 
 static int differ(char a, char b) {
@@ -52,6 +54,15 @@ void try_name(guess *g, const char *name, size_t length) {
   g->name = name;
   g->length = length;
   g->far = far;
+}
+
+guess guess_method(const char *name) {
+  guess g = guess_at(name);
+  for (int i = 0; fvg_method_at(i); i++) {
+    const char *known = fvg_method_name(fvg_method_at(i));
+    try_name(&g, known, strlen(known));
+  }
+  return g;
 }
 
 const char *hint(const guess *g, char text[HINT_BYTES]) {

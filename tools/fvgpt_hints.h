@@ -17,6 +17,8 @@ typedef struct guess {
 guess guess_at(const char *word);
 /* A name of so many letters. */
 void try_name(guess *g, const char *name, size_t length);
+/* The method whose name is nearest to this one. */
+guess guess_method(const char *name);
 /* Into text "; did you mean tune?", or "".  Returns text. */
 const char *hint(const guess *g, char text[HINT_BYTES]);
 

@@ -8,6 +8,7 @@
 #include "fvgpt_hints.h"
 #include "fvgpt_print.h"
 #include "fvgpt_system.h"
+#include "fvgpt_tune_marks.h"
 
 const char *const preset_name[2] = {"fork", "original"};
 
@@ -260,11 +261,7 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
 
 static fvg_status unknown_method(fvg_ctx *c, const char *name) {
   char advice[HINT_BYTES];
-  guess g = guess_at(name);
-  for (int i = 0; fvg_method_at(i); i++) {
-    const char *known = fvg_method_name(fvg_method_at(i));
-    try_name(&g, known, strlen(known));
-  }
+  const guess g = guess_method(name);
   return fvg_fail(c, FVG_E_ARG,
                   "--trainer %.80s: no such method%s (with --trainer, --checkpoint is a published "
                   "trainer's file)",
@@ -291,18 +288,35 @@ static fvg_status open_published(fvg_clip *m, const learner_options *o, const ch
   return s;
 }
 
-fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
-                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
-                           int n, tuned_model *x) {
-  if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
-  fvg_status s = open_file_or_folder(m, checkpoint, x);
-  const fvg_weights *settings = x->head.head ? x->head.settings : x->settings;
-  if (!s && !exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
+/* Tells of what makes a checkpoint's scores others than those of its run. */
+static void tell_differences(const fvg_clip *m, const char *checkpoint, int exif_rotate,
+                             const fvg_weights *settings) {
+  const model_match match = compare_model(m, settings);
+  if (match == OTHER_MODEL) {
+    fvg_log(m->ctx, 0,
+            "%s was tuned on another model than that of --model; its scores may mean nothing",
+            checkpoint);
+  }
+  if (match == OTHER_WEIGHTS) {
+    fvg_log(m->ctx, 1,
+            "%s was tuned on this model with other --weights; its scores differ a little",
+            checkpoint);
+  }
+  if (!exif_rotate && fvg_weights_metadata(settings, "exif_rotate")) {
     fvg_log(m->ctx, 0,
             "%s was tuned with --exif-rotate; without it turned pictures are seen otherwise than "
             "in training",
             checkpoint);
   }
+}
+
+fvg_status open_checkpoint(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                           int exif_rotate, const fvg_dataset_card *card, const char *const *name,
+                           int n, tuned_model *x) {
+  if (o->trainer) return open_published(m, o, checkpoint, card, name, n, &x->l);
+  fvg_status s = open_file_or_folder(m, checkpoint, x);
+  if (!s)
+    tell_differences(m, checkpoint, exif_rotate, x->head.head ? x->head.settings : x->settings);
   return s;
 }
 
@@ -412,9 +426,8 @@ static void list_names(const char *const *name, int n, const int *match, int tun
 }
 
 /* Compares the names with those that the learner was tuned on. */
-fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
-                         const char *const *name, int n, fvg_group *half) {
-  if ((!x->l && !x->head.head) || o->trainer) return FVG_OK;
+static fvg_status half_of_names(fvg_ctx *c, const tuned_model *x, const char *const *name, int n,
+                                fvg_group *half) {
   int n_tuned;
   const char *const *tuned = tuned_names(x, &n_tuned);
   int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
@@ -434,4 +447,28 @@ fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model
   }
   fvg_release(c, match);
   return s;
+}
+
+/* The path of what DPC made for new classes, beside a checkpoint, which may be named as its folder
+   or as the file in it; 0: there is no such thing. */
+static int find_new(const char *checkpoint, char *path, size_t size) {
+  int length = (int)strlen(checkpoint);
+  if (!is_folder(checkpoint)) {
+    while (length && !is_slash(checkpoint[length - 1])) length--;
+  }
+  const char *slash = length && !is_slash(checkpoint[length - 1]) ? "/" : "";
+  const int n = snprintf(path, size, "%.*s%snew/checkpoint.safetensors", length, checkpoint, slash);
+  return n > 0 && (size_t)n < size && fvg_file_exists(path);
+}
+
+fvg_status choose_half(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                       tuned_model *x, const char *const *name, int n, fvg_group *half) {
+  if ((!x->l && !x->head.head) || o->trainer) return FVG_OK;
+  fvg_status s = half_of_names(m->ctx, x, name, n, half);
+  char path[1200];
+  const int is_dpc = x->settings && fvg_weights_metadata(x->settings, "dpc_weight");
+  if (s || *half != FVG_NEW || !is_dpc || !find_new(checkpoint, path, sizeof path)) return s;
+  fvg_log(m->ctx, 1, "%s is used, DPC's learner for new classes", path);
+  tuned_model_free(m, x);
+  return open_tuned_file(m, path, x);
 }

@@ -96,8 +96,9 @@ fvg_status tuned_classifier(fvg_clip *m, fvg_classifier **out, tuned_model *x, f
 const char *const *tuned_names(const tuned_model *x, int *n);
 /* FVG_BASE if all of n names are among those that the learner was tuned on, else FVG_NEW; a note
    says which are which.  A published trainer's file does not tell its classes, nor does plain
-   CLIP: there *half stays as it is. */
-fvg_status half_of_names(fvg_ctx *c, const learner_options *o, const tuned_model *x,
-                         const char *const *name, int n, fvg_group *half);
+   CLIP: there *half stays as it is.  DPC has another learner for new classes, in a folder of its
+   own beside --checkpoint; it takes the place of x's. */
+fvg_status choose_half(fvg_clip *m, const learner_options *o, const char *checkpoint,
+                       tuned_model *x, const char *const *name, int n, fvg_group *half);
 
 #endif

@@ -228,7 +228,7 @@ static const page pages[] = {
    "  --preset original  as in the method's own code\n"
    "  --epochs N, --lr X, --batch N, --n-ctx N, --set NAME=VALUE   go before either\n"
    "\n"
-   "  --set NAME=VALUE   a number that only one method has, such as KgCoOp's W=8:\n"
+   "  --set NAME=VALUE   changes a setting of a method's own, such as KgCoOp's W=8:\n"
    "                     fvgpt help set lists all of them, fvgpt help METHOD those\n"
    "                     of one, with its published settings\n"
    "  --n-ctx N          context vectors\n"
@@ -308,7 +308,11 @@ static const page pages[] = {
    "\n"
    "  --dpc-weight X            of the second prompt for base classes; default 0.5\n"
    "  --dpc-weight-for-new X    for new classes; default 0\n"
-   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
+   "  --dpc-top-k K             best classes that a picture looks at; default 8\n"
+   "\n"
+   "  OUT/DPC_METHOD/seedN has the learner for base classes, and new in it the one\n"
+   "  for new classes, which eval, classify and attend use for names that are not\n"
+   "  all among those tuned on.\n"},
 
   {"machines", NULL,
    "Many machines: tune, paper, masks and encode with --shard\n"
@@ -411,7 +415,7 @@ static const page pages[] = {
    "\n"
    "  --model DIR      the model (fvgpt help info)\n"
    "  --merges FILE    the tokenizer's merges, if they are not in its folder\n"
-   "  --threads N      default: $FVGPT_THREADS, else as many as there are processors\n"
+   "  --threads N      default: $FVGPT_THREADS, else the processors it may use\n"
    "  --simd LEVEL     scalar, sse2, avx2, avx512, neon or wasm; default: the best\n"
    "  --weights f32|bf16|q8   how matrices are kept: f32 is the default; bf16 takes\n"
    "                   half the memory, q8, integers of eight bits, a quarter and\n"

@@ -36,7 +36,7 @@ static void print_sets(const fvg_method *method) {
 }
 
 void print_all_sets(void) {
-  printf("--set NAME=VALUE changes a number that only one method has\n\n");
+  printf("--set NAME=VALUE changes a setting of a method's own\n\n");
   for (int i = 0; fvg_method_at(i); i++) print_sets(fvg_method_at(i));
   printf("\n  Others have none.  The values are the usual ones; some published settings have\n"
          "  others: fvgpt help METHOD has them, and bounds\n");

@@ -84,17 +84,44 @@ static void keep_made(mask_run *r, const made_mask *x) {
   if (i == r->n_made) r->n_made++;
 }
 
-/* Reads a line "confidence,foreground,path"; one that is cut off, or of no picture, is passed
-   over. */
+/* Takes the quotes of CSV off a field, in place; one without them stays as it is. */
+static void unquote(char *field) {
+  const size_t n = strlen(field);
+  if (n < 2 || field[0] != '"' || field[n - 1] != '"') return;
+  field[n - 1] = 0;
+  char *to = field;
+  for (const char *from = field + 1; *from; from++) {
+    if (from[0] == '"' && from[1] == '"') from++;
+    *to++ = *from;
+  }
+  *to = 0;
+}
+
+/* Reads a line "confidence,foreground,path"; one that is cut off, or of no picture, is passed over.
+   Older versions wrote paths without quotes, whatever was in them. */
 static void read_line(mask_run *r, char *line) {
   made_mask x;
   int at = 0;
   if (sscanf(line, "%lf,%lf,%n", &x.confidence, &x.foreground, &at) != 2 || !at) return;
-  char *end = strchr(line, '\n');
+  char *end = strrchr(line, '\n');
   if (!end) return;
   *end = 0;
   x.path = known_path(&r->d, line + at);
+  if (!x.path) {
+    unquote(line + at);
+    x.path = known_path(&r->d, line + at);
+  }
   if (x.path) keep_made(r, &x);
+}
+
+/* Does the path begin with a quote that the line does not close? */
+static int has_open_quote(const char *line) {
+  const char *comma = strchr(line, ',');
+  if (comma) comma = strchr(comma + 1, ',');
+  if (!comma || comma[1] != '"') return 0;
+  int n = 0;
+  for (const char *at = comma; *at; at++) n += *at == '"';
+  return n % 2;
 }
 
 /* What an earlier run wrote; a table that is not there is an empty one. */
@@ -103,10 +130,21 @@ static void read_table(mask_run *r, const char *path) {
   if (!f) return;
   char line[2200];
   while (fgets(line, sizeof line, f)) {
-    r->is_cut = !strchr(line, '\n');
+    /* The line goes on if its path has a line's end. */
+    size_t n = strlen(line);
+    while (has_open_quote(line) && n + 1 < sizeof line &&
+           fgets(line + n, (int)(sizeof line - n), f))
+      n += strlen(line + n);
+    r->is_cut = !n || line[n - 1] != '\n';
     read_line(r, line);
   }
   fclose(f);
+}
+
+static void put_line(document *d, const made_mask *x) {
+  put(d, "%.3f,%.3f,", x->confidence, x->foreground);
+  put_csv_field(d, x->path);
+  put(d, "\n");
 }
 
 /* Adds a mask to the table. */
@@ -118,11 +156,15 @@ static fvg_status add_line(mask_run *r, const made_mask *x) {
   if (is_new) fputs("confidence,foreground,picture\n", f);
   if (r->is_cut) fputs("\n", f);
   r->is_cut = 0;
-  fprintf(f, "%.3f,%.3f,%s\n", x->confidence, x->foreground, x->path);
+  document line = new_document(c);
+  put_line(&line, x);
+  if (!line.status) fwrite(line.text, 1, line.n, f);
+  const fvg_status s = line.status;
+  fvg_release(c, line.text);
   const int failed = ferror(f);
   if (fclose(f) || failed) return fvg_fail(c, FVG_E_IO, "%s: cannot be written", r->table);
-  keep_made(r, x);
-  return FVG_OK;
+  if (!s) keep_made(r, x);
+  return s;
 }
 
 /* ---- the tables of shards ---- */
@@ -176,7 +218,7 @@ static fvg_status merge_tables(mask_run *r) {
       int k = 0;
       while (k < r->n_made && r->made[k].path != items->item[i].path) k++;
       if (k == r->n_made) continue;
-      put(&d, "%.3f,%.3f,%s\n", r->made[k].confidence, r->made[k].foreground, r->made[k].path);
+      put_line(&d, &r->made[k]);
     }
   }
   fvg_status s = save_document(&d, r->table);
@@ -384,7 +426,7 @@ static fvg_status choose_folder(mask_run *r) {
     snprintf(r->table, sizeof r->table, "%s/masks.%d-of-%d.csv", r->folder, shard->number,
              shard->count);
   snprintf(r->sheet, sizeof r->sheet, "%s/masks.html", r->folder);
-  return make_folders(c, r->folder);
+  return FVG_OK;
 }
 
 static fvg_status new_foreground(mask_run *r) {
@@ -403,7 +445,7 @@ static fvg_status new_foreground(mask_run *r) {
 static void print_summary(const mask_run *r) {
   double sum = 0;
   for (int i = 0; i < r->n_made; i++) sum += r->made[i].confidence;
-  print(stdout, "%s: %d masks made, %d were there", r->folder, r->n_new, r->n_there);
+  print(stdout, "%s: %d masks made, %d already there", r->folder, r->n_new, r->n_there);
   if (r->n_made) printf("; mean confidence %.2f", sum / r->n_made);
   printf("\n");
   if (r->o->shard.number) {
@@ -421,7 +463,10 @@ static fvg_status run_in_folder(mask_run *r) {
   const size_t n = (size_t)(r->d.train.n + r->d.val.n + r->d.test.n);
   folder_lock lock;
   memset(&lock, 0, sizeof lock);
+  const fvg_items *const all[3] = {&r->d.train, &r->d.val, &r->d.test};
   fvg_status s = choose_folder(r);
+  if (!s) s = check_mask_names(&r->d, r->folder, all, 3);
+  if (!s) s = make_folders(c, r->folder);
   if (!s) s = (r->o->shard.number ? share_folder : lock_folder)(c, &lock, r->folder);
   r->made = FVG_NEW_ARRAY(c, made_mask, n + 1);
   if (!s && !r->made) s = FVG_E_NOMEM;

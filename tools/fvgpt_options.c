@@ -39,11 +39,15 @@ struct option_table {
   const char *misplaced;             /* the first argument that belongs to no option             */
   int argc;
   int is_out_of_memory;
+  int is_full;                       /* 1: there is no room for a command's options              */
+  option left_over;                  /* what has no place then                                   */
 };
 
 /* ---- declaring ---- */
 static option *add_option(option_table *t, const char *name, option_kind kind, void *to) {
-  option *x = &t->option[t->n++];
+  const int fits = t->n < MAX_OPTIONS_OF_COMMAND;
+  option *x = fits ? &t->option[t->n++] : &t->left_over;
+  if (!fits) t->is_full = 1;
   memset(x, 0, sizeof *x);
   x->name = name;
   x->kind = kind;
@@ -53,6 +57,10 @@ static option *add_option(option_table *t, const char *name, option_kind kind, v
 
 /* No list can be longer than the command line. */
 static void add_memory(option_table *t, text_list *list) {
+  if (t->n_list == MAX_LISTS) {
+    t->is_full = 1;
+    return;
+  }
   list->item = (const char **)calloc((size_t)t->argc, sizeof *list->item);
   t->list[t->n_list++] = list;
   if (!list->item) t->is_out_of_memory = 1;
@@ -138,9 +146,9 @@ static int take_whole(const option *x, const char *text, int *out) {
 }
 
 /* "a b c" as "a, b or c". */
-static void tell_words(const option *x, const char *text) {
+void tell_words(const char *name, const char *text, const char *words) {
   char list[400] = "";
-  const char *at = x->words;
+  const char *at = words;
   while (*at) {
     const size_t n = strcspn(at, " ");
     const char *comma = !*list ? "" : at[n] ? ", " : " or ";
@@ -148,7 +156,7 @@ static void tell_words(const option *x, const char *text) {
     snprintf(list + end, sizeof list - end, "%s%.*s", comma, (int)n, at);
     at += n + (at[n] == ' ');
   }
-  print(stderr, "fvgpt: %s %s: %s is expected\n", x->name, text, list);
+  print(stderr, "fvgpt: %s %s: %s is expected\n", name, text, list);
 }
 
 static int take_word(const option *x, const char *text, int *out) {
@@ -165,7 +173,7 @@ static int take_word(const option *x, const char *text, int *out) {
     if (*at == ' ') at++;
     i++;
   }
-  tell_words(x, text);
+  tell_words(x->name, text, x->words);
   return 0;
 }
 
@@ -312,6 +320,11 @@ parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, 
     return PARSED_BADLY;
   }
 
+  if (x->table->is_full) {
+    print(stderr, "fvgpt: %s has more options than fvgpt_options.c has room for\n", command->name);
+    return PARSED_BADLY;
+  }
+
   x->common = x->table->common;
   x->common->command = command->name;
   x->common->table = x->table;
@@ -328,9 +341,26 @@ void parsed_command_free(parsed_command *x) {
   memset(x, 0, sizeof *x);
 }
 
+int next_item(const char **list, char *item, size_t size) {
+  const size_t n = strcspn(*list, ",");
+  if (!**list) return 0;
+  snprintf(item, size, "%.*s", (int)n, *list);
+  *list += n;
+  if (**list) ++*list;
+  return n < size ? 1 : -1;
+}
+
 static int is_among(const char *name, const char *const *names) {
   for (int i = 0; names[i]; i++) {
     if (!strcmp(names[i], name)) return 1;
+  }
+  return 0;
+}
+
+int is_given(const common_options *o, const char *name) {
+  const option_table *t = o->table;
+  for (int k = 0; k < t->n_given; k++) {
+    if (!strcmp(t->option[t->given[k].option].name, name)) return 1;
   }
   return 0;
 }

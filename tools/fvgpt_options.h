@@ -67,7 +67,16 @@ typedef struct parsed_command {
 parsed parse_command(parsed_command *x, const fvgpt_command *command, int argc, char **argv);
 void parsed_command_free(parsed_command *x);
 int is_help_option(const char *argument);
+/* Says that an option of this name expects one of the words, with blanks between them, instead of
+   text. */
+void tell_words(const char *name, const char *text, const char *words);
 
+/* Takes the first item, which may be empty, off a list with commas.  0: the list is at its end; -1:
+   the item has more than size - 1 bytes, and is cut. */
+int next_item(const char **list, char *item, size_t size);
+
+/* ---- what was given ---- */
+int is_given(const common_options *o, const char *name);
 /* Visits every option that was given and is not among `except`, which ends with NULL, in the order
    in which the command declares them: its name, and its value, "on" for a flag.  One that was given
    several times is visited as often. */

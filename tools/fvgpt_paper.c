@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fvgpt_hints.h"
 #include "fvgpt_html.h"
 #include "fvgpt_paper_items.h"
 #include "fvgpt_paper_measure.h"
@@ -24,9 +25,12 @@ static int take_one_of(int *wanted, const char *option, const char *value,
     wanted[item[i]] = 1;
     return 1;
   }
-  print(stderr, "fvgpt: %s %s: one of", option, value);
-  for (int i = 0; i < n; i++) print(stderr, " %s", name[i]);
-  print(stderr, " is expected; it may be given several times\n");
+  char words[100] = "";
+  for (int i = 0; i < n; i++) {
+    const size_t at = strlen(words);
+    snprintf(words + at, sizeof words - at, "%s%s", i ? " " : "", name[i]);
+  }
+  tell_words(option, value, words);
   return 0;
 }
 
@@ -60,18 +64,21 @@ typedef struct backbones {
 
 /* --backbone, or the paper's four. */
 static fvg_status list_backbones(fvg_ctx *c, const char *given, backbones *x) {
-  const char *at = given ? given : "CoOp,KgCoOp,PromptSRC,MMRL";
+  const char *list = given ? given : "CoOp,KgCoOp,PromptSRC,MMRL";
+  char name[NAME_BYTES];
   x->n = 0;
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    if (x->n == MAX_BACKBONES || !n || n >= NAME_BYTES)
+  for (int is_whole; (is_whole = next_item(&list, name, sizeof name)) != 0;) {
+    if (x->n == MAX_BACKBONES || !*name || is_whole < 0)
       return fvg_fail(c, FVG_E_ARG, "--backbone %s: up to %d methods with commas are expected",
                       given, MAX_BACKBONES);
-    snprintf(x->text[x->n], NAME_BYTES, "%.*s", (int)n, at);
+    if (!fvg_method_find(name) && strcmp(name, "DAPT_G")) {
+      char advice[HINT_BYTES];
+      const guess g = guess_method(name);
+      return fvg_fail(c, FVG_E_ARG, "--backbone %s: no such method%s", name, hint(&g, advice));
+    }
+    strcpy(x->text[x->n], name);
     x->name[x->n] = x->text[x->n];
     x->n++;
-    at += n;
-    if (*at) at++;
   }
   return FVG_OK;
 }

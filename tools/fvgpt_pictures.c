@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fvgpt_lines.h"
+#include "fvgpt_print.h"
 #include "fvgpt_system.h"
 
 /* ---- options ---- */
@@ -125,7 +126,8 @@ fvg_status step_over(fvg_ctx *c, fvg_status s, picture_list *x) {
 }
 
 fvg_status tell_done(fvg_ctx *c, const picture_list *x, const char *command, int i) {
-  if (x->n == 1) return FVG_OK;
+  const fvg_status s = check_output(c);
+  if (s || x->n == 1) return s;
   fvg_progress progress;
   memset(&progress, 0, sizeof progress);
   progress.what = command;

@@ -35,7 +35,8 @@ int is_its_own(fvg_status s);
 /* A picture had the status s.  A fault of its own is told and counted, and the others go on:
    FVG_OK.  Another fault, or that of the only picture, ends the command. */
 fvg_status step_over(fvg_ctx *c, fvg_status s, picture_list *x);
-/* Reports that pictures 0 to i are done, unless there is only one. */
+/* Reports that pictures 0 to i are done, unless there is only one.  FVG_E_IO if what was printed of
+   them cannot be written, so that the others are not worked through for nothing. */
 fvg_status tell_done(fvg_ctx *c, const picture_list *x, const char *command, int i);
 /* An error if there were bad ones. */
 fvg_status end_pictures(fvg_ctx *c, const picture_list *x);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_system.h"
 
 typedef struct preprocess_options {
   common_options common;
@@ -75,6 +76,10 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if ((!o->size && !o->common.model) || o->files.n != 2) {
     return fvg_fail(c, FVG_E_ARG,
                     "preprocess needs --size N or --model DIR, and two files, IN and OUT");
+  }
+  if (is_same_path(o->files.item[0], o->files.item[1])) {
+    return fvg_fail(c, FVG_E_ARG, "%s: IN and OUT are one file; choose another OUT",
+                    o->files.item[0]);
   }
   fvg_preprocess way;
   fvg_crop crop;

@@ -53,6 +53,15 @@ void print(FILE *to, const char *format, ...) {
   free(whole);
 }
 
+/* 1: that standard output cannot be written has been told of. */
+static int output_is_told;
+
+fvg_status check_output(fvg_ctx *c) {
+  if (!ferror(stdout)) return FVG_OK;
+  output_is_told = 1;
+  return fvg_fail(c, FVG_E_IO, "standard output: cannot write");
+}
+
 int finish_output(void) {
   erase_progress();
   int failed = ferror(stdout);
@@ -63,6 +72,7 @@ int finish_output(void) {
     reason = errno;
   }
   if (!failed) return 1;
+  if (output_is_told) return 0;
   print(stderr, "fvgpt: standard output: cannot write%s%s\n", reason ? ": " : "",
         reason ? strerror(reason) : "");
   return 0;
@@ -301,7 +311,7 @@ void put_real32(document *t, float x) { put_shortest(t, (double)x, 1); }
 fvg_status print_document(document *t) {
   if (!t->status && t->n && is_terminal(stdout)) print(stdout, "%s", t->text);
   else if (!t->status && t->n) fwrite(t->text, 1, t->n, stdout);
-  const fvg_status s = t->status;
+  const fvg_status s = t->status ? t->status : check_output(t->c);
   fvg_release(t->c, t->text);
   *t = new_document(t->c);
   return s;

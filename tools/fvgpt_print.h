@@ -19,7 +19,10 @@ void print(FILE *to, const char *format, ...) FORMATTED(2, 3);
 /* Takes the line of progress off the terminal, where other text would be written into it.  print
    does so. */
 void erase_progress(void);
-/* Closes stdout: what was printed has arrived only then.  0 if it has not, after a message. */
+/* Could what was printed so far be written?  FVG_E_IO: no, as far as it has left the buffer. */
+fvg_status check_output(fvg_ctx *c);
+/* Closes stdout: what was printed has arrived only then.  0 if it has not, after a message, unless
+   check_output has said so. */
 int finish_output(void);
 
 /* ---- progress ---- */

@@ -69,13 +69,11 @@ static fvg_status check_checkpoint(const study *x, const model *w, const tuned_m
                     file, x->d.root);
   }
 
-  const char *mark = fvg_weights_metadata(tuned->settings, "model");
-  fvg_settings mine;
-  mine.n = 0;
-  set_model(&mine, x->m);
-  if (mark && strcmp(mark, mine.text[0])) {
+  const model_match match = compare_model(x->m, tuned->settings);
+  if (match == OTHER_WEIGHTS)
+    return fvg_fail(c, FVG_E_ARG, "%s: tuned with other --weights; give those of the run", file);
+  if (match == OTHER_MODEL)
     return fvg_fail(c, FVG_E_ARG, "%s: tuned on another model; name that one with --model", file);
-  }
   return FVG_OK;
 }
 
@@ -237,13 +235,12 @@ static fvg_status list_groups(study *x) {
 /* The data set of run i: one of --data, or of --dataset below --dataset-root. */
 static fvg_status open_set(study *x, int i) {
   const data_options *o = &x->o->data;
-  const char *at = o->dataset_root ? o->dataset : NULL;
-  if (!at) {
+  const char *list = o->dataset_root ? o->dataset : NULL;
+  if (!list) {
     key_of_path(o->data.item[i], x->name, sizeof x->name);
     return open_root(x->m->ctx, o, o->data.item[i], NULL, &x->d);
   }
-  for (int k = 0; k < i; k++) at = strchr(at, ',') + 1;
-  snprintf(x->name, sizeof x->name, "%.*s", (int)strcspn(at, ","), at);
+  for (int k = 0; k <= i; k++) (void)next_item(&list, x->name, sizeof x->name);
   return open_root(x->m->ctx, o, o->dataset_root, x->name, &x->d);
 }
 

@@ -25,14 +25,6 @@ static void mark_option(void *mark, const char *name, const char *value) {
   *h = mark_text(mark_text(*h, name), value);
 }
 
-static uint64_t mark_items(uint64_t h, const fvg_items *items) {
-  for (int i = 0; i < items->n; i++) {
-    h = mark_text(h, items->item[i].path);
-    h = mark_bytes(h, &items->item[i].label, sizeof items->item[i].label);
-  }
-  return h;
-}
-
 /* All pictures and classes of a data set, wherever it lies. */
 static uint64_t mark_dataset(uint64_t h, const fvg_dataset *d) {
   h = mark_text(h, d->card ? d->card->folder : "");
@@ -135,9 +127,29 @@ static void plan_path(const tuning *t, char *path, size_t size) {
   snprintf(path, size, "%.900s/run.json", t->o->out);
 }
 
+/* Tells if the plan that is there has rows that this run has not.  One that cannot be read says
+   nothing. */
+static void tell_lost_rows(const tuning *t, const char *path) {
+  fvg_json theirs;
+  if (!fvg_file_exists(path)) return;
+  if (!load_json(t->c, &theirs, path)) {
+    for (int at = json_first(&theirs, 0, "rows"); at >= 0; at = theirs.value[at].next) {
+      char name[sizeof t->row[0].name];
+      if (!json_text(&theirs, at, "method", name, sizeof name) || find_row(t, name) >= 0) continue;
+      fvg_log(t->c, 1,
+              "%.900s: the tables of this run take the place of those that had %s; its files stay, "
+              "and another --out keeps both tables",
+              t->o->out, name);
+      break;
+    }
+  }
+  fvg_json_free(t->c, &theirs);
+}
+
 fvg_status write_plan(tuning *t) {
   char path[1000];
   plan_path(t, path, sizeof path);
+  tell_lost_rows(t, path);
   fvg_status s = fvg_file_save(t->c, path, t->plan, strlen(t->plan));
   t->has_plan = !s;
   return s;
@@ -192,7 +204,9 @@ static fvg_status tell_difference(fvg_ctx *c, const char *path, const fvg_json *
     const int a = fvg_json_find(theirs, fvg_json_find(theirs, 0, "settings"), key);
     const int b = fvg_json_find(ours, fvg_json_find(ours, 0, "settings"), key);
     if (!strcmp(key, "model"))
-      return fvg_fail(c, FVG_E_ARG, "%s: is of a run on another model; %s", path, way_out);
+      return fvg_fail(c, FVG_E_ARG,
+                      "%s: is of a run on another model, or with other --weights; %s", path,
+                      way_out);
     return fvg_fail(c, FVG_E_ARG, "%s: is of a run with %s %s, and here it is %s; %s", path, key,
                     text_of(theirs, a), text_of(ours, b), way_out);
   }

@@ -19,12 +19,14 @@ static int number_of(const char *variable, long *out) {
   return !*end;
 }
 
-/* Rank and size as a launcher tells them; without one the process is the only of its kind. */
+/* Rank and size as a launcher tells them; without one the process is the only of its kind.  mpirun
+   in a job of Slurm's leaves all its processes the variables of the one task that started it, so
+   its own are asked first. */
 static void ask_ranks(long *rank, long *size) {
   static const char *const known[][2] = {
-    {"SLURM_PROCID", "SLURM_NTASKS"},
     {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
     {"PMI_RANK", "PMI_SIZE"},
+    {"SLURM_PROCID", "SLURM_NTASKS"},
   };
   *rank = 0;
   *size = 0;
@@ -62,7 +64,7 @@ static int take_shard(void *to, const char *value) {
     print(stderr,
           "fvgpt: --shard auto: SLURM_ARRAY_TASK_ID (with _MIN and _MAX), SLURM_PROCID and "
           "SLURM_NTASKS, OMPI_COMM_WORLD_RANK and _SIZE, or PMI_RANK and PMI_SIZE are expected in "
-          "the environment; there is none of them\n");
+          "the environment; no complete pair of them is set\n");
     return 0;
   }
   const int is_read = sscanf(value, "%d/%d%c", &o->number, &o->count, &tail) == 2;

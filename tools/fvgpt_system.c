@@ -1,5 +1,8 @@
 /* The operating system; see fvgpt_system.h. */
 #define _POSIX_C_SOURCE 200809L
+#ifdef __linux__
+#define _GNU_SOURCE                  /* for sched_getaffinity                                    */
+#endif
 #include "fvgpt_system.h"
 
 #include <errno.h>
@@ -18,6 +21,9 @@
 #include <sys/utime.h>
 #include <windows.h>
 #else
+#ifdef __linux__
+#include <sched.h>
+#endif
 #include <unistd.h>
 #include <utime.h>
 #endif
@@ -96,7 +102,13 @@ void pause_for(double seconds) {
 #endif
 }
 
+/* A batch system or a container may have given the process a part of the machine only. */
 static int processors(void) {
+#ifdef __linux__
+  cpu_set_t ours;
+  CPU_ZERO(&ours);
+  if (!sched_getaffinity(0, sizeof ours, &ours) && CPU_COUNT(&ours) > 0) return CPU_COUNT(&ours);
+#endif
 #ifdef _WIN32
   const char *n = getenv("NUMBER_OF_PROCESSORS");
   return n && atoi(n) > 0 ? atoi(n) : 1;
@@ -222,6 +234,44 @@ int is_folder(const char *path) {
 int is_absent(const char *path) {
   struct stat about;
   return stat(path, &about) && (errno == ENOENT || errno == ENOTDIR);
+}
+
+int identify_file(const char *path, file_identity *x) {
+  memset(x, 0, sizeof *x);
+#ifdef _WIN32
+  BY_HANDLE_FILE_INFORMATION about;
+  const DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+  HANDLE file = CreateFileA(path, 0, share, NULL, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+  if (file == INVALID_HANDLE_VALUE) return 0;
+  const int is_known = GetFileInformationByHandle(file, &about) != 0;
+  CloseHandle(file);
+  if (!is_known) return 0;
+  x->volume = about.dwVolumeSerialNumber;
+  x->number = (uint64_t)about.nFileIndexHigh << 32 | about.nFileIndexLow;
+#else
+  struct stat about;
+  if (stat(path, &about)) return 0;
+  x->volume = (uint64_t)about.st_dev;
+  x->number = (uint64_t)about.st_ino;
+#endif
+  return 1;
+}
+
+int is_same_path(const char *a, const char *b) {
+  file_identity x, y;
+  return identify_file(a, &x) && identify_file(b, &y) && x.volume == y.volume &&
+         x.number == y.number;
+}
+
+int absolute_path(const char *path, char *out, size_t size) {
+#ifdef _WIN32
+  return _fullpath(out, path, size) != NULL;
+#else
+  char here[1200] = "";
+  if (!is_slash(path[0]) && !getcwd(here, sizeof here)) return 0;
+  const int n = snprintf(out, size, "%s%s%s", here, *here ? "/" : "", path);
+  return n > 0 && (size_t)n < size;
+#endif
 }
 
 int can_write(const char *folder) {

@@ -19,7 +19,8 @@ int is_terminal(FILE *stream);
 /* Seconds since some moment. */
 double now(void);
 void pause_for(double seconds);
-/* $FVGPT_THREADS, else as many as there are processors; 0: that is no number from 1 to 256. */
+/* $FVGPT_THREADS, else one for each processor that this process may use; 0: that is no number from
+   1 to 256. */
 int default_threads(void);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
@@ -39,6 +40,16 @@ int is_slash(char ch);
 int is_folder(const char *path);
 /* Is there nothing of that name? */
 int is_absent(const char *path);
+/* What a file, or a folder, has in common with nothing but itself, however its path is spelled. */
+typedef struct file_identity {
+  uint64_t volume, number;
+} file_identity;
+/* 0: there is nothing of that name. */
+int identify_file(const char *path, file_identity *x);
+/* Are these two paths of one file that is there? */
+int is_same_path(const char *a, const char *b);
+/* A path that does not depend on the working folder; 0: nobody knows, or it does not fit. */
+int absolute_path(const char *path, char *out, size_t size);
 /* May files be made in this folder? */
 int can_write(const char *folder);
 /* Makes all folders of a path that do not exist yet. */

@@ -6,6 +6,7 @@
 
 #include "fvgpt_cache.h"
 #include "fvgpt_checks.h"
+#include "fvgpt_needs.h"
 #include "fvgpt_results.h"
 #include "fvgpt_tune_all.h"
 #include "fvgpt_tune_check.h"
@@ -15,9 +16,24 @@
 #include "fvgpt_tune_units.h"
 
 /* ---- data sets ---- */
-/* Results are kept under the names of their data sets. */
+/* Results are kept under the names of their data sets, beside the others of a row. */
+static int is_of_row(const char *name) {
+  static const char *const others[] = {"method", "seed", "fold", "H", "val", "chosen"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    if (!strcmp(others[i], name)) return 1;
+  }
+  const size_t n = strlen(name);
+  return n >= 4 && !strcmp(name + n - 4, "_std");
+}
+
 static fvg_status check_target_name(const tuning *t) {
   const char *name = t->target_name[t->n_target];
+  if (is_of_row(name)) {
+    return fvg_fail(t->m->ctx, FVG_E_ARG,
+                    "--transfer-to: a set called %s has no place in the table, where %s is "
+                    "something else; rename its folder",
+                    name, name);
+  }
   int is_taken = !strcmp(name, "source");
   for (int i = 0; i < t->n_target; i++) is_taken |= !strcmp(t->target_name[i], name);
   if (!is_taken) return FVG_OK;
@@ -30,15 +46,13 @@ static fvg_status check_target_name(const tuning *t) {
 static fvg_status open_targets(tuning *t) {
   fvg_ctx *c = t->m->ctx;
   const data_options *o = &t->o->data;
-  const char *at = t->o->learner.transfer_to;
-  while (at && *at) {
-    char name[1000];
-    const size_t n = strcspn(at, ",");
-    if (n >= sizeof name || t->n_target == MAX_TESTS - 1) {
+  const char *list = t->o->learner.transfer_to;
+  char name[1000];
+  for (int is_whole; list && (is_whole = next_item(&list, name, sizeof name)) != 0;) {
+    if (is_whole < 0 || t->n_target == MAX_TESTS - 1) {
       return fvg_fail(c, FVG_E_ARG, "--transfer-to: up to %d data sets with commas are expected",
                       MAX_TESTS - 1);
     }
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
     key_of_path(name, t->target_name[t->n_target], KEY_BYTES);
     fvg_status s = check_target_name(t);
     if (s) return s;
@@ -48,8 +62,6 @@ static fvg_status open_targets(tuning *t) {
                         : open_root(c, o, name, NULL, d);
     if (s) return s;
     t->n_target++;
-    at += n;
-    if (*at) at++;
   }
   return FVG_OK;
 }
@@ -184,6 +196,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   tuning *t;
   fvg_status s = tuning_new(c, &t, o);
   if (!s) s = parse_trainers(t, c);
+  if (!s) s = check_needs_of_rows(t);
   if (!s) s = tuning_run(t);
   tuning_free(t);
   return s;

@@ -125,6 +125,14 @@ static fvg_status check_masks(tuning *t, int set, findings *f) {
   t->own_masks[set] = t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !has);
   if (!s && all.n && any_needs_masks(t) && !t->own_masks[set])
     s = found(c, f, fvg_dataset_check_masks(d, &all));
+
+  /* Other seeds, which may come later, find the same files. */
+  if (!s && any_needs_masks(t) && t->own_masks[set]) {
+    const fvg_items *const train = &d->train;
+    char folder[1000];
+    snprintf(folder, sizeof folder, "%.900s/masks", t->o->out);
+    s = found(c, f, check_mask_names(d, folder, &train, 1));
+  }
   fvg_items_free(c, &all);
   return s;
 }

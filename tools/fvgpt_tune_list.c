@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_cache.h"
+#include "fvgpt_hints.h"
 #include "fvgpt_tune_all.h"
 
 const char *const calibration_name[3] = {"published", "crossfit", "guarded"};
@@ -202,6 +203,15 @@ void add_ablation(tuning *t, int backbone) {
   }
 }
 
+static void try_baselines(guess *g) {
+  static const char *const others[] = {"DAPT_G", "zero_shot_ensemble", "baselines"};
+  for (int i = 0; i < 3; i++) try_name(g, others[i], strlen(others[i]));
+  for (int kind = 0; fvg_head_name((fvg_head_kind)kind); kind++) {
+    const char *name = fvg_head_name((fvg_head_kind)kind);
+    try_name(g, name, strlen(name));
+  }
+}
+
 /* The method that a trainer's name ends with; the name may begin with FVGPT_ or DPC_.  DAPT_G is
    DAPT, which then makes its own masks. */
 static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int is_dpc,
@@ -210,12 +220,15 @@ static fvg_status check_trainer(fvg_ctx *c, const char *name, int is_fvgpt, int 
   *renews_masks = !strcmp(end, "DAPT_G");
   *method = fvg_method_find(*renews_masks ? "DAPT" : end);
   if (!*method) {
+    char advice[HINT_BYTES];
+    guess g = guess_method(end);
+    try_baselines(&g);
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer %s: CoOp, KgCoOp, ProGrad, CoCoOp, PromptSRC, MaPLe, DAPT, DAPT_G, "
                     "MMRL, MMRLpp, DePT_CoOp, DePT_PromptSRC, or one of them behind FVGPT_ or "
                     "DPC_, or LinearProbe, LP++, CLIP-Adapter, Tip-Adapter, Tip-Adapter-F, GDA, "
-                    "zero_shot_ensemble or baselines is expected",
-                    name);
+                    "zero_shot_ensemble or baselines is expected%s",
+                    name, hint(&g, advice));
   }
 
   const char *method_name = fvg_method_name(*method);
@@ -285,15 +298,11 @@ void add_zero_shot(tuning *t) { add_row(t, "zero_shot", NULL, -1); }
 
 fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
   add_zero_shot(t);
-  const char *at = t->o->learner.trainer;
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
+  const char *list = t->o->learner.trainer;
+  char name[64];
+  while (next_item(&list, name, sizeof name)) {
     fvg_status s = add_trainer(t, c, name);
     if (s) return s;
-    at += n;
-    if (*at) at++;
   }
   if (t->n_row > 1) return FVG_OK;
   return fvg_fail(c, FVG_E_ARG, "--trainer: no trainer is named");
@@ -310,6 +319,10 @@ static fvg_status parse_seeds(tuning *t, fvg_ctx *c, const char *text) {
     if (!is_number || seed < 0 || seed > 2147483647L || t->n_seed == MAX_SEEDS) {
       return fvg_fail(c, FVG_E_ARG, "--seeds %s: up to %d whole numbers with commas are expected",
                       text, MAX_SEEDS);
+    }
+    for (int i = 0; i < t->n_seed; i++) {
+      if (t->seed[i] == seed)
+        return fvg_fail(c, FVG_E_ARG, "--seeds %s: %ld is given twice", text, seed);
     }
     t->seed[t->n_seed++] = (int)seed;
     is_last = !*end;
@@ -436,15 +449,24 @@ static fvg_status add_set(tuning *t, fvg_ctx *c, const char *root, const char *d
 /* Adds the published sets of --dataset NAME,... */
 static fvg_status add_published(tuning *t, fvg_ctx *c) {
   const data_options *o = &t->o->data;
-  const char *at = o->dataset ? o->dataset : "";
-  while (*at) {
-    const size_t n = strcspn(at, ",");
-    char name[DATASET_BYTES];
-    snprintf(name, sizeof name, "%.*s", (int)n, at);
-    fvg_status s = n ? add_set(t, c, o->dataset_root, name) : FVG_OK;
+  const char *list = o->dataset ? o->dataset : "";
+  char name[DATASET_BYTES];
+  while (next_item(&list, name, sizeof name)) {
+    fvg_status s = *name ? add_set(t, c, o->dataset_root, name) : FVG_OK;
     if (s) return s;
-    at += n;
-    if (*at) at++;
+  }
+  return FVG_OK;
+}
+
+/* In the table of several entries a row has these names beside those of the entries. */
+static fvg_status check_keys(const tuning *t, fvg_ctx *c) {
+  for (int i = 0; t->n_entry > 1 && i < t->n_entry; i++) {
+    const char *key = t->entry[i].key;
+    if (strcmp(key, "method") && strcmp(key, "average")) continue;
+    return fvg_fail(c, FVG_E_ARG,
+                    "--data: a set called %s has no place in the table of several; rename its "
+                    "folder",
+                    key);
   }
   return FVG_OK;
 }
@@ -455,6 +477,7 @@ static fvg_status parse_entries(tuning *t, fvg_ctx *c) {
   if (o->dataset_root) s = add_published(t, c);
   for (int i = 0; !s && !o->dataset_root && i < o->data.n; i++)
     s = add_set(t, c, o->data.item[i], "");
+  if (!s) s = check_keys(t, c);
   if (s || t->n_entry) return s;
   return fvg_fail(c, FVG_E_ARG,
                   "tune needs --data ROOT, or --dataset-root DATA --dataset NAME,...");
@@ -515,7 +538,7 @@ fvg_status parse_lists(tuning *t, fvg_ctx *c) {
   if (t->lacks_room) {
     return fvg_fail(c, FVG_E_ARG,
                     "--trainer: these are more than %d rows; give some of them to another run with "
-                    "the same --out",
+                    "another --out",
                     MAX_ROWS);
   }
   const char *seeds = t->o->seeds;

@@ -72,7 +72,7 @@ static int is_usual(const fvg_preprocess *p) {
 
 /* The mark is that of the projections' bytes.  CLIP's own way to pixels leaves it as it was before
    there were others, and so do weights in f32. */
-void set_model(fvg_settings *x, const fvg_clip *m) {
+static uint64_t mark_of_model(const fvg_clip *m, fvg_dtype kept_as) {
   const fvg_preprocess *p = &m->preprocess;
   uint64_t h = mark_values(mark_start, &m->vision.projection);
   h = mark_values(h, &m->text.projection);
@@ -82,10 +82,14 @@ void set_model(fvg_settings *x, const fvg_clip *m) {
     h = mark_bytes(h, p->mean, sizeof p->mean);
     h = mark_bytes(h, p->std, sizeof p->std);
   }
-  if (m->kept_as == FVG_Q8) h = mark_text(h, "q8");
-  if (m->kept_as == FVG_Q8_IMAGES) h = mark_text(h, "q8, texts f32");
-  if (m->kept_as == FVG_BF16) h = mark_text(h, "bf16");
-  set_mark(x, "model", h);
+  if (kept_as == FVG_Q8) h = mark_text(h, "q8");
+  if (kept_as == FVG_Q8_IMAGES) h = mark_text(h, "q8, texts f32");
+  if (kept_as == FVG_BF16) h = mark_text(h, "bf16");
+  return h;
+}
+
+void set_model(fvg_settings *x, const fvg_clip *m) {
+  set_mark(x, "model", mark_of_model(m, m->kept_as));
 }
 
 static uint64_t mark_tensor(uint64_t h, const fvg_tensor *x) {
@@ -128,10 +132,37 @@ uint64_t mark_model(uint64_t h, const fvg_clip *m) {
   return h;
 }
 
+/* Does the checkpoint have the mark that the model has with its weights kept so? */
+static int has_mark_of(const fvg_clip *m, const char *mark, fvg_dtype kept_as) {
+  char text[MARK_BYTES];
+  print_mark(text, sizeof text, mark_of_model(m, kept_as));
+  return !strcmp(text, mark);
+}
+
+static int has_other_towers(const fvg_clip *m, const fvg_weights *w) {
+  const char *mark = fvg_weights_metadata(w, "towers");
+  fvg_settings mine;
+  mine.n = 0;
+  set_towers(&mine, m);
+  return mark && strcmp(mark, mine.entry[0].value);
+}
+
+/* Projections are f32 however the towers' matrices are kept, so the marks of one model with all
+   kinds of weights can be told from each other, and from those of other models. */
+model_match compare_model(const fvg_clip *m, const fvg_weights *w) {
+  static const fvg_dtype kind[] = {FVG_F32, FVG_BF16, FVG_Q8, FVG_Q8_IMAGES};
+  const char *mark = w ? fvg_weights_metadata(w, "model") : NULL;
+  if (!mark) return SAME_MODEL;
+  if (has_other_towers(m, w)) return OTHER_MODEL;
+  if (has_mark_of(m, mark, m->kept_as)) return SAME_MODEL;
+  for (size_t i = 0; i < sizeof kind / sizeof *kind; i++) {
+    if (has_mark_of(m, mark, kind[i])) return OTHER_WEIGHTS;
+  }
+  return OTHER_MODEL;
+}
+
 /* ---- the pictures ---- */
-/* The mark is that of the images' paths and labels, wherever the files lie. */
-static uint64_t mark_of_items(const fvg_items *items) {
-  uint64_t h = mark_start;
+uint64_t mark_items(uint64_t h, const fvg_items *items) {
   for (int i = 0; i < items->n; i++) {
     const fvg_item *item = &items->item[i];
     h = mark_text(h, item->path);
@@ -141,7 +172,7 @@ static uint64_t mark_of_items(const fvg_items *items) {
 }
 
 static void set_images(fvg_settings *x, const fvg_items *items) {
-  set_mark(x, "images", mark_of_items(items));
+  set_mark(x, "images", mark_items(mark_start, items));
 }
 
 /* What the masks say, in whatever way it is written.  A file that cannot be read is told of
@@ -312,7 +343,7 @@ void describe_head(tuning *t, const table_row *r, int run, const fvg_task *task,
   fvg_settings_set(x, "augment", t->o->augment);
   fvg_settings_set(x, "template", template_of(plain_template(t, t->d), NULL));
   fvg_settings_set(x, "fitted_on", t->train_half == FVG_BASE ? "base" : "all");
-  set_mark(x, "val", mark_of_items(&t->d->val));
+  set_mark(x, "val", mark_items(mark_start, &t->d->val));
   if (t->o->learner.all) fvg_settings_set(x, "pictures", "all");
   if (t->o->data.exif_rotate) fvg_settings_set(x, "exif_rotate", "on");
 }
@@ -348,7 +379,7 @@ static fvg_status other_settings(fvg_ctx *c, const char *path, const char *what)
    mark. */
 static const char *meaning_of_mark(const char *key) {
   static const char *const mark[][2] = {
-    {"model", "on another model"},
+    {"model", "on another model, or with other --weights"},
     {"towers", "on another model"},
     {"images", "on other pictures"},
     {"masks", "with other masks or another --masks"},

@@ -10,6 +10,9 @@ fvg_train_desc train_desc_of(const tuning *t, const table_row *r, int seed);
 
 /* The mark "model": of what makes features of pictures and texts in the end. */
 void set_model(fvg_settings *x, const fvg_clip *m);
+/* Was the checkpoint w tuned on this model?  One that does not tell, or is NULL, counts as such. */
+typedef enum model_match { SAME_MODEL, OTHER_WEIGHTS, OTHER_MODEL } model_match;
+model_match compare_model(const fvg_clip *m, const fvg_weights *w);
 /* The values of its marks, for a mark of more (see below). */
 uint64_t mark_model(uint64_t h, const fvg_clip *m);
 /* All settings and marks of a row's stage, and the texts among them that are made here. */
@@ -25,6 +28,8 @@ extern const uint64_t mark_start;
 uint64_t mark_bytes(uint64_t h, const void *bytes, size_t n);
 /* A text with its closing 0. */
 uint64_t mark_text(uint64_t h, const char *text);
+/* The paths and labels of pictures, wherever the files lie. */
+uint64_t mark_items(uint64_t h, const fvg_items *items);
 enum { MARK_BYTES = 32 };
 void print_mark(char *text, size_t size, uint64_t h);
 /* One mark of all this, of the learner and of the modules, for the state of a stage that may be cut

@@ -64,7 +64,7 @@ static fvg_status mask_items(tuning *t, int set, fvg_foreground *x, const fvg_it
     if (!s) s = fvg_report_progress(t->m->ctx, &progress);
   }
   if (!s) {
-    print(stdout, "masks       %s: made by CLIP itself, %d now, %d were there, in %s\n",
+    print(stdout, "masks       %s: made by CLIP itself, %d now, %d already there, in %s\n",
           t->set[set].root, n_made, all->n - n_made, folder);
   }
   return s;

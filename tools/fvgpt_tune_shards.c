@@ -73,6 +73,7 @@ static fvg_status after_work(shard_run *x, const char *folder, fvg_status s) {
   const int is_same = h.shard.number == t->o->shard.number && h.shard.count == t->o->shard.count;
   if (h.generation >= 0 && is_same) {
     char holder[HOLDER_BYTES];
+    h.is_dead = 0;
     describe_holder(&h, holder);
     return fvg_fail(t->c, FVG_E_ARG, "%s: there is another %s; this one stops", t->o->out, holder);
   }
