@@ -1379,7 +1379,7 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
   FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-dominator-opts,no-tree-tail-merge,no-caller-saves\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
-  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations,no-tree-loop-im\")")
+  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations,no-tree-loop-im,no-defer-pop,no-partial-inlining\")")
 #define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
 #define FVG__APART __attribute__((noinline))
 #define FVG__SELDOM_RUN_BEGIN
@@ -1619,7 +1619,7 @@ FVG_DEF uint32_t fvg_utf8_read(const uint8_t *s, size_t n) {
   return code;
 }
 
-static int fvg__is_utf8(const char *s, size_t n) {
+FVG__APART static int fvg__is_utf8(const char *s, size_t n) {
   for (size_t at = 0; at < n;) {
     size_t length = fvg_utf8_length((const unsigned char *)s + at, n - at);
     if (!length) return 0;
@@ -10605,6 +10605,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
 
   fvg_tape *t = x->tape;
   if (!f) return fvg__null_array(t, "fvg_recompute", "the function");
+  if (!FVG__TRAINS) return f(t, x, user);
 
   fvg_mark mark = fvg_tape_mark(t);
   t->no_grad++;
@@ -10620,7 +10621,7 @@ FVG_DEF fvg_node *fvg_recompute(fvg_node *x, fvg_function f, void *user) {
     return fvg__give_up(t);
   }
 
-  return FVG__TRAINS ? fvg__make_again(y, x, f, user) : y;
+  return fvg__make_again(y, x, f, user);
 }
 
 #ifndef FVGPT_NO_TRAINING  /* nor are they checked */

@@ -10649,7 +10649,7 @@ static fvg_status fvg__learner_options(fvg_learner *l, const fvg_learner_desc *d
 
   for (int k = 0; k < desc->n_option; k++) {
     const fvg_option *given = &desc->option[k];
-    if (!given->name) return fvg__missing(c, method->name, "the name of an option");
+    if (!desc->option || !given->name) return fvg__missing(c, method->name, "an option's name");
     const int i = fvg__find_option(method, given->name);
     if (i < 0)
       return fvg_fail(c, FVG_E_ARG, "%s has no option %.60s", method->name, given->name);
@@ -10681,8 +10681,6 @@ static fvg_status fvg__check_learner(const fvg_clip *m, const fvg_learner_desc *
     return fvg_fail(c, FVG_E_ARG, "%s needs a model with an image tower", method->name);
   if (desc->chunk_rows < 0)
     return fvg_fail(c, FVG_E_ARG, "%s: chunks of %d rows", method->name, desc->chunk_rows);
-  if (desc->n_option && !desc->option)
-    return fvg__missing(c, method->name, "the list of options");
   if (position < FVG_END || position > FVG_FRONT)
     return fvg_fail(c, FVG_E_ARG, "%s: there is no class_token_position %d", method->name,
                     position);

@@ -1376,11 +1376,11 @@ static void test_refused(void) {
   refuse(m, &d, names, CLASSES, "-3 context vectors", "KgCoOp");
   d = desc_of("MMRL");
   d.n_option = 1;
-  refuse(m, &d, names, CLASSES, "list of options", "MMRL");
+  refuse(m, &d, names, CLASSES, "an option's name", "MMRL");
   option.name = NULL;
   option.value = 0;
   d.option = &option;
-  refuse(m, &d, names, CLASSES, "name of an option", "MMRL");
+  refuse(m, &d, names, CLASSES, "an option's name", "MMRL");
   {
     fvg_method silent = *fvg_method_find("CoOp");     /* its init fails without a word, after another failure     */
     silent.init = fails_in_silence;
