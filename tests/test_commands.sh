@@ -345,10 +345,12 @@ cut_off() {                                              # a run of many epochs,
   [ $n -lt 100 ]
 }
 check "a run that was killed" cut_off
+cp -r "$work/off" "$work/off-before"
 for other in "--set W=3" "--class-token-position middle" "--n-ctx 3" "--template {}!"; do
   refused "goes on with $other" "other settings" tune --model "$model" --data "$data" --trainer KgCoOp --shots 2 --epochs 65536 --seeds 1 --augment none --out "$work/off" $other
 done
-rm -r "$work/off"
+check "and what was begun stays as it is" diff -r -x .fvgpt.lock "$work/off-before" "$work/off"
+rm -r "$work/off" "$work/off-before"
 check "ablation" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC  *seed 2'"
 check "with another entropy is another row" sh -c "'$fvgpt' tune --model '$model' --data '$data' --trainer FVGPT_KgCoOp --ablate $tiny --entropy normalised --out '$work/ablate' 2>/dev/null | grep -q '^KgCoOp_PC+normalised  *seed 2'"
 check "wherever there is a gate" sh -c "cd '$work/ablate' && [ -d KgCoOp_FRG+FDC+normalised ] && [ ! -d KgCoOp_FDC+normalised ]"

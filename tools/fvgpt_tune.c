@@ -156,6 +156,7 @@ fvg_status tuning_run(tuning *t) {
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
   if (!s) s = make_plan(t);
+  if (!s && !t->o->shard.number) s = check_earlier_runs(t);
   if (!s) s = open_cache(t->m, &t->o->common, &t->cache);
   if (!s) s = t->o->shard.number ? run_shard(t) : run_alone(t);
   return s;

@@ -1,0 +1,57 @@
+#!/bin/sh
+# What somebody who is new to the program runs into: a command that is refused leaves what is there, few classes are told
+# of, names stay as they were given, and messages say what to do.  $1: the folder with the programs.
+build=$1
+fvgpt=$build/fvgpt
+model=examples/tiny-clip
+work=$build/test-newcomers
+export FVGPT_CACHE=none
+. tests/check.sh
+refused() {                                              # refused "what" "text in the last message" arguments of fvgpt...
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  check "$what: exit $status, $(tail -n 1 "$work/stderr")" sh -c "[ $status -eq 1 ] && grep '^fvgpt: ' '$work/stderr' | tail -n 1 | grep -q -F -e \"\$1\"" _ "$text"
+}
+told() {                                                 # told "what" "text in a message" arguments of fvgpt..., which succeeds
+  what=$1
+  text=$2
+  shift 2
+  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
+  status=$?
+  check "$what: exit $status, $(tail -n 1 "$work/stderr")" sh -c "[ $status -eq 0 ] && grep -q -F -e \"\$1\" '$work/stderr'" _ "$text"
+}
+rm -rf "$work"
+mkdir -p "$work"
+"$build/world" "$work/world" --set colours --train 4 --test 2 >/dev/null
+colours=$work/world/colours/images
+classes_to() {                                           # classes_to FOLDER N: the first N classes, 6 pictures each
+  mkdir -p "$work/$1"
+  for class in $(ls "$colours" | head -n "$2"); do cp -r "$colours/$class" "$work/$1/"; done
+}
+classes_to four 4
+first=$(ls "$work/four" | head -n 1)
+picture=$work/four/$first/000.ppm
+tune="tune --model $model --shots 2 --augment none --masks none"
+
+# a finished run stays whole when another command is refused there
+done="$tune --data $work/four --trainer FVGPT_CoOp,LinearProbe --seeds 1"
+check "a run" sh -c "'$fvgpt' $done --epochs 1 --out '$work/done' >/dev/null 2>&1"
+cp -r "$work/done" "$work/kept"
+stays() { diff -r "$work/done" "$work/kept" >/dev/null && "$fvgpt" table "$work/done" >/dev/null; }
+refused "other epochs" "CoOp/seed1/checkpoint.safetensors was tuned with epochs 1, not 2" $done --epochs 2 --out "$work/done"
+check "leave the run whole" stays
+refused "another protocol" "was tuned on other classes" $done --epochs 1 --few-shot --out "$work/done"
+check "leaves it whole" stays
+refused "another stage" "FVGPT_CoOp/seed1/checkpoint.safetensors was tuned with lambda_base 10, not 2" $done --epochs 1 --lambda-base 2 --out "$work/done"
+check "leaves the first one whole" stays
+refused "a head on other pictures" "was tuned on other pictures" $tune --data "$work/four" --trainer LinearProbe --seeds 1 --shots 1 --out "$work/done"
+check "leaves its run whole" stays
+refused "--choose where nothing was chosen" "was tuned without --choose" $tune --data "$work/four" --trainer CoOp --seeds 1 --epochs 1 --choose lr=0.1,0.2 --out "$work/done"
+check "leaves all of it" stays
+rm -r "$work/done"
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
