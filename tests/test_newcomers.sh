@@ -53,5 +53,22 @@ refused "--choose where nothing was chosen" "was tuned without --choose" $tune -
 check "leaves all of it" stays
 rm -r "$work/done"
 
+# few classes: accuracies that cannot be anything else are told of
+classes_to one 1
+classes_to two 2
+classes_to three 3
+few="$tune --trainer CoOp --seeds 1 --epochs 1"
+told "two classes" "$work/two: either half has one class only, so its accuracy is 100 % whatever is tuned; use --few-shot or --all" $few --data "$work/two" --out "$work/two-out"
+told "three classes" "$work/three: the new half has one class only, so its accuracy is 100 %" $few --data "$work/three" --out "$work/three-out"
+for way in --few-shot "--all --folds 2"; do
+  check "two classes with $way are as good as any" sh -c "'$fvgpt' $few --data '$work/two' $way --out '$work/two$way' 2>&1 | tee '$work/said' | grep -q '^CoOp' && ! grep -q 'one class' '$work/said'"
+done
+for way in "" --few-shot "--all --folds 2"; do
+  refused "one class, $way" "$work/one: there is one class only, so nothing can be learned; it needs a folder" $few --data "$work/one" $way --out "$work/no"
+  check "in one line" [ "$(grep -v 'fvgpt: note: ' "$work/stderr" | wc -l)" -eq 1 ]
+done
+told "eval on one class" "the test is of one class only, so accuracy is 100 %" eval --model "$model" --data "$work/three" --checkpoint "$work/three-out/CoOp/seed1" --split-half new
+told "another set of one class" "$work/one: the test is of one class only" $few --data "$work/four" --transfer-to "$work/one" --out "$work/transfer"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

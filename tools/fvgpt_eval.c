@@ -137,6 +137,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (!s) s = open_only_data(c, &o->data, &d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);
+  if (!s) tell_one_class(c, d.root, task.n_class);
   if (!s) s = open_cache(m, &o->common, &cache);
   if (!s) s = test_checkpoint(m, o, half, &task);
   close_cache(cache);

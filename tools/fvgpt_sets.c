@@ -40,6 +40,12 @@ fvg_status open_data(fvg_ctx *c, const data_options *o, const char *root, fvg_da
   return open_root(c, o, root, NULL, d);
 }
 
+void tell_one_class(fvg_ctx *c, const char *root, int n_class) {
+  if (n_class != 1) return;
+  fvg_log(c, 0, "%.300s: the test is of one class only, so accuracy is 100 %% whatever is tested",
+          root);
+}
+
 fvg_status test_task(const fvg_dataset *d, fvg_group half, fvg_task *task) {
   fvg_task_desc desc;
   memset(&desc, 0, sizeof desc);

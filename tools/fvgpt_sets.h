@@ -46,6 +46,8 @@ fvg_status test_of_task(fvg_ctx *c, test_set *x, const fvg_task *task);
 /* Encodes its pictures by plain CLIP, if that is still to be done. */
 fvg_status test_encode(fvg_clip *m, test_set *x);
 /* Its name stays. */
+/* A warning where n_class is 1: whatever is tested, all is right. */
+void tell_one_class(fvg_ctx *c, const char *root, int n_class);
 void test_free(fvg_ctx *c, test_set *x);
 
 /* Features of a test set by l's tower, to be released unless they are x->f, which they are where l

@@ -185,6 +185,24 @@ static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
           d->root, n, d->n_class, d->class_name[first]);
 }
 
+/* With one class there is nothing to tell it from.  One class in a half makes every accuracy of
+   that half 100 %, which looks like success. */
+static fvg_status check_classes(const tuning *t, const fvg_dataset *d) {
+  fvg_ctx *c = t->m->ctx;
+  if (d->n_class < 2) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "%.300s: there is one class only, so nothing can be learned; it needs a folder "
+                    "of pictures for each of two classes at least",
+                    d->root);
+  }
+  if (t->train_half != FVG_BASE || d->n_class > 3) return FVG_OK;
+  fvg_log(c, 0,
+          "%.300s: %s half has one class only, so its accuracy is 100 %% whatever is tuned; use "
+          "--few-shot or --all",
+          d->root, d->n_class == 2 ? "either" : "the new");
+  return FVG_OK;
+}
+
 /* The files of a data set that is trained on. */
 static fvg_status check_set_files(tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
@@ -194,8 +212,9 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   const int masks = reads_masks ? FVG_CHECK_MASKS : 0;
   const fvg_status train = fvg_dataset_check(d, FVG_CHECK_TRAIN | masks, skip_bad);
   fvg_status s = found(c, f, train);
+  if (!s) s = found(c, f, check_classes(t, d));
   if (!s) s = found(c, f, fvg_dataset_check(d, FVG_CHECK_VAL | FVG_CHECK_TEST, skip_bad));
-  if (!s && !train) s = check_draws(t, set, f);
+  if (!s && !train && d->n_class > 1) s = check_draws(t, set, f);
   if (!s) s = found(c, f, check_val(t, d));
   if (!s && !train) s = check_masks(t, set, f);
   if (!s && skip_bad && !t->o->learner.all) tell_untested(c, d);
@@ -244,7 +263,10 @@ static fvg_status check_tests(tuning *t, findings *f) {
     s = check_test(c, &t->set[i], t->train_half, f);
     if (!s && halves) s = check_test(c, &t->set[i], FVG_NEW, f);
   }
-  for (int i = 0; !s && i < t->n_target; i++) s = check_test(c, &t->target[i], FVG_ALL, f);
+  for (int i = 0; !s && i < t->n_target; i++) {
+    s = check_test(c, &t->target[i], FVG_ALL, f);
+    tell_one_class(c, t->target[i].root, t->target[i].n_class);
+  }
   return s;
 }
 
