@@ -268,7 +268,7 @@ done
 check "eval agrees with tune" sh -c "a=\$('$fvgpt' eval --model '$model' --data '$data' --checkpoint '$work/t1/FVGPT_CoOp/seed1' --split-half new 2>/dev/null | sed 's/.*accuracy \([0-9.]*\).*/\1/'); grep -q \"^FVGPT_CoOp  seed 1 .*new  *\$a \" '$work/table1'"
 check "classify with a checkpoint" quiet "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" --classes "$words,green star" "$picture"
 # class names: spellings of one name are one class, and a note says which were tuned on
-names_of() { "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" "$@" "$picture" 2>"$work/names.err" | sed 's/ *$//' | tr 'A-Z' 'a-z'; }
+names_of() { "$fvgpt" classify --model "$model" --checkpoint "$work/t1/FVGPT_CoOp/seed1" "$@" "$picture" 2>"$work/names.err" | sed 's/ *$//' | tr 'A-Z_' 'a-z '; }
 known=$(echo "$base" | tr _ ' ')
 names_of --classes "$known,green star" >"$work/names1"
 names_of --classes " $(echo "$base" | tr 'a-z' 'A-Z') ,green star$(printf '\r')" >"$work/names2"

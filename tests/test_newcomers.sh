@@ -70,5 +70,14 @@ done
 told "eval on one class" "the test is of one class only, so accuracy is 100 %" eval --model "$model" --data "$work/three" --checkpoint "$work/three-out/CoOp/seed1" --split-half new
 told "another set of one class" "$work/one: the test is of one class only" $few --data "$work/four" --transfer-to "$work/one" --out "$work/transfer"
 
+# names are printed as they were given, and mean what they meant
+classify="$fvgpt classify --model $model --quiet --top all"
+printf ' red_disc\t\nBlue  disc\n' >"$work/names"
+check "names of --classes" sh -c "$classify --classes 'red_disc, Blue  disc' --csv '$picture' | sed 1d | cut -d , -f 3 | sort | tr '\n' '|' | grep -q -x 'Blue  disc|red_disc|'"
+check "names of a file" sh -c "$classify --classes-file '$work/names' --json '$picture' >'$work/json' && grep -q '\"name\": \"red_disc\"' '$work/json' && grep -q '\"name\": \"Blue  disc\"' '$work/json'"
+values() { $classify --classes "$1" --csv "$picture" | cut -d , -f 4; }
+check "underscores are still blanks" [ "$(values red_disc,blue_disc)" = "$(values 'red disc,blue disc')" ]
+check "also for a checkpoint" sh -c "$classify --checkpoint '$work/kept/FVGPT_CoOp/seed1' --classes $first,blue_disc --csv '$picture' >'$work/csv' && grep -q ',$first,0' '$work/csv' && $classify --checkpoint '$work/kept/FVGPT_CoOp/seed1' --classes '$(echo "$first" | tr _ ' '),blue disc' --csv '$picture' | tr ' ' _ | cmp -s - '$work/csv'"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
