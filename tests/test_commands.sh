@@ -464,7 +464,7 @@ check "and FVG-PT's" sh -c "'$fvgpt' tune --model '$model' --seeds 1 --augment n
 rm -rf "$work/settings"
 
 # words to start from
-check "words of several tokens" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 1 epochs, batch 4" $one --trainer CoOp --epochs 1 --ctx-init "a re-d disc of"
+check "words of several tokens" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 1 epochs, batch 4, n_ctx 4, ctx-init \"a re-d disc of\"" $one --trainer CoOp --epochs 1 --ctx-init "a re-d disc of"
 check "a vector for each" holds CoOp '"n_ctx":"4"'
 check "ProGrad starts from the template's words" settings "ProGrad: preset fork, base to new, SGD, lr 0.002, 1 epochs, batch 32, n_ctx 5" $one --trainer ProGrad --epochs 1 --n-ctx 5 --template "a picture of {}, of course."
 check "those before the name" holds ProGrad '"ctx_words":"a picture of"'

@@ -61,9 +61,36 @@ static void list_unusual(const tuning *t, const table_row *r, const fvg_learner_
   if (train->optimizer.warmup_epochs < 0) snprintf(text, size, ", no warm-up");
   if (distill_of(r)) append(text, size, "lambda-base", lambda_base_of(t->o, r));
   if (r->backbone >= 0) return;
-  if (desc->n_ctx) append(text, size, "n_ctx", desc->n_ctx);
+  if (desc->n_ctx && !desc->ctx_init) append(text, size, "n_ctx", desc->n_ctx);
   for (int i = 0; i < desc->n_option && strlen(text) < size - 60; i++)
     append(text, size, desc->option[i].name, desc->option[i].value);
+}
+
+/* With --ctx-init the words decide how many vectors a method learns, so a learner of two classes is
+   asked.  Appends words and place where they are not the usual ones. */
+static fvg_status list_context(const tuning *t, const table_row *r, const fvg_learner_desc *desc,
+                               char *text, size_t size) {
+  const learner_options *o = &t->o->learner;
+  const int is_usual = !o->ctx_init && !strcmp(o->position, "end");
+  if (r->backbone >= 0 || is_usual) return FVG_OK;
+  fvg_learner *l = NULL;
+  mute_log(1);
+  fvg_status s = fvg_learner_new(t->m, &l, (const char *const *)t->d->class_name,
+                                 t->d->n_class < 2 ? 1 : 2, desc);
+  mute_log(0);
+  if (s) return s;
+  fvg_learner_desc made;
+  fvg_learner_made_from(l, &made, NULL);
+  if (o->ctx_init && made.ctx_init) {
+    append(text, size, "n_ctx", made.n_ctx);
+    const size_t at = strlen(text);
+    snprintf(text + at, size - at, ", ctx-init \"%.100s\"", made.ctx_init);
+  }
+  const size_t at = strlen(text);
+  if (strcmp(o->position, "end"))
+    snprintf(text + at, size - at, ", class-token-position %s", o->position);
+  fvg_learner_free(l);
+  return FVG_OK;
 }
 
 /* Appends what --choose will try for the row. */
@@ -112,6 +139,8 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
   char unusual[400], choices[500] = "";
   list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
+  s = list_context(t, r, &desc, unusual, sizeof unusual);
+  if (s) return s;
   list_choices(t, r, choices, sizeof choices);
   print(stdout, "settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name,
         preset, which, d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
