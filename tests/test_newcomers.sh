@@ -83,5 +83,12 @@ check "also for a checkpoint" sh -c "$classify --checkpoint '$work/kept/FVGPT_Co
 check "words decide on the vectors" sh -c "'$fvgpt' $few --data '$work/four' --n-ctx 5 --ctx-init 'a disc of' --class-token-position middle --out '$work/words' >'$work/said' 2>/dev/null && grep -q '^settings    CoOp: .*, n_ctx 3, ctx-init \"a disc of\", class-token-position middle\$' '$work/said' && grep -aq '\"n_ctx\":\"3\"' '$work/words/CoOp/seed1/checkpoint.safetensors'"
 check "--n-ctx where they do not" sh -c "'$fvgpt' $few --data '$work/four' --n-ctx 5 --out '$work/vectors' >'$work/said' 2>/dev/null && grep -q '^settings    CoOp: .*, n_ctx 5\$' '$work/said'"
 
+# pictures that are cut off
+cp -r "$work/four" "$work/cut"
+for class in $(ls "$work/cut"); do head -c 3000 "$work/four/$class/001.ppm" >"$work/cut/$class/001.ppm"; done
+refused "masks of one" "bytes after the PNM header, not 2987; --skip-bad goes on without such pictures" masks --model "$model" --data "$work/cut" --out "$work/cut-masks"
+told "or all others" "4 of 24 pictures are left out" masks --model "$model" --data "$work/cut" --skip-bad --out "$work/cut-masks"
+refused "tune, which makes masks" "--skip-bad goes on without such pictures" tune --model "$model" --data "$work/cut" --trainer FVGPT_CoOp --seeds 1 --epochs 1 --masks own --augment none --out "$work/cut-out"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

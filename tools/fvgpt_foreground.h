@@ -19,6 +19,10 @@ fvg_foreground_desc foreground_desc(const foreground_options *o);
    released.  Masks have the kind that this program can read again: PNG, or PGM without
    stb_image. */
 fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path, char **file);
+/* Reads a picture that a mask is to be made of.  An error of its own tells of --skip-bad, unless
+   that was given. */
+fvg_status load_picture(const fvg_dataset *d, const fvg_item *item, int skip_bad,
+                        fvg_image *picture);
 /* The folder that a mask was saved in last; begins with zeros. */
 typedef struct mask_writer {
   char folder[1400];

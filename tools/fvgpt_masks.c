@@ -224,7 +224,7 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
 
   fvg_image picture, mask;
   float confidence = 0;
-  s = fvg_dataset_load(&r->d, &picture, NULL, item, 0);
+  s = load_picture(&r->d, item, r->o->data.skip_bad, &picture);
   if (!s) s = fvg_foreground_mask(r->x, &mask, &confidence, &picture, label_of(r, item, part));
   if (!s) {
     /* The line comes first: a run that is killed between both makes the mask again. */
