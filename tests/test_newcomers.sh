@@ -90,5 +90,11 @@ refused "masks of one" "bytes after the PNM header, not 2987; --skip-bad goes on
 told "or all others" "4 of 24 pictures are left out" masks --model "$model" --data "$work/cut" --skip-bad --out "$work/cut-masks"
 refused "tune, which makes masks" "--skip-bad goes on without such pictures" tune --model "$model" --data "$work/cut" --trainer FVGPT_CoOp --seeds 1 --epochs 1 --masks own --augment none --out "$work/cut-out"
 
+# --all leaves out a class folder with one picture, as its help says
+cp -r "$work/four" "$work/lone"
+rm "$work/lone/$first"/00[1-5].ppm
+told "a class folder with one picture" "1 of 4 class folders are left out" $few --data "$work/lone" --all --folds 0 --out "$work/lone-out"
+check "as help all says" sh -c "'$fvgpt' help all | grep -q 'a class folder with a single picture is left out'"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -259,7 +259,8 @@ static const page pages[] = {
    "\n"
    "  The epochs are those of 16 shots, whatever a class has; --epochs N changes\n"
    "  them.  A class of fewer than K pictures is tested by as many folds as it has\n"
-   "  pictures, and one of a single picture by none.\n"},
+   "  pictures; a class folder with a single picture is left out, and a class of one\n"
+   "  in a split file is tested by none.\n"},
 
   {"choose", NULL,
    "Settings that val chooses\n"
