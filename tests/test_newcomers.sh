@@ -96,5 +96,10 @@ rm "$work/lone/$first"/00[1-5].ppm
 told "a class folder with one picture" "1 of 4 class folders are left out" $few --data "$work/lone" --all --folds 0 --out "$work/lone-out"
 check "as help all says" sh -c "'$fvgpt' help all | grep -q 'a class folder with a single picture is left out'"
 
+# pictures behind a text, which might be its second word
+refused "a picture behind --text" "\"$picture\" belongs to no option (one value each; quote values with blanks; put pictures before --text or behind --)" encode --model "$model" --out "$work/x" --text hi "$picture"
+check "pictures first, as in the synopsis" sh -c "'$fvgpt' help encode | head -n 1 | grep -q -x 'fvgpt encode .* PICTURE[.]* \[--text STR\][.]*' && '$fvgpt' encode --model '$model' --out '$work/both.safetensors' '$picture' --text hi"
+check "or behind --" "$fvgpt" encode --model "$model" --out "$work/both.safetensors" --text hi -- "$picture"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

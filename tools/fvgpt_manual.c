@@ -57,13 +57,14 @@ static const page pages[] = {
    "  --exif-rotate                  turns it upright first (fvgpt help pictures)\n"},
 
   {"encode", "features of pictures and of texts, into a file",
-   "fvgpt encode --model DIR --out F.safetensors [--text STR]... PICTURE...\n"
+   "fvgpt encode --model DIR --out F.safetensors PICTURE... [--text STR]...\n"
    "\n"
    "  F gets the tensors image_features and text_features, a row for each picture\n"
    "  and text, not normalised.  Its metadata image_files and texts list what the\n"
    "  rows were made from, as JSON.\n"
    "\n"
-   "  PICTURE        files and folders (fvgpt help pictures)\n"
+   "  PICTURE        files and folders (fvgpt help pictures), before --text or\n"
+   "                 behind --\n"
    "  --image FILE   another one; may be given several times\n"
    "  --text STR     a text; may be given several times\n"
    "  --pixels F     pictures that are prepared already: the tensor images\n"
