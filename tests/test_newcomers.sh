@@ -101,5 +101,14 @@ refused "a picture behind --text" "\"$picture\" belongs to no option (one value 
 check "pictures first, as in the synopsis" sh -c "'$fvgpt' help encode | head -n 1 | grep -q -x 'fvgpt encode .* PICTURE[.]* \[--text STR\][.]*' && '$fvgpt' encode --model '$model' --out '$work/both.safetensors' '$picture' --text hi"
 check "or behind --" "$fvgpt" encode --model "$model" --out "$work/both.safetensors" --text hi -- "$picture"
 
+# a page for what tunes no prompts, under each of its names; and MMRL++ as it is published
+"$fvgpt" help baselines >"$work/page"
+for name in LinearProbe LP++ CLIP-Adapter Tip-Adapter Tip-Adapter-F GDA zero_shot_ensemble; do
+  check "help $name" sh -c "'$fvgpt' help '$name' | cmp -s - '$work/page' && grep -q -F '  $name ' '$work/page'"
+done
+check "help and help tune lead there" sh -c "'$fvgpt' help | grep -q baselines && '$fvgpt' help tune | grep -q baselines"
+check "help MMRL++" sh -c "'$fvgpt' help MMRL++ | grep -q '^MMRLpp, a method of tune'"
+check "--trainer FVGPT_MMRL++" sh -c "'$fvgpt' $few --data '$work/four' --trainer FVGPT_MMRL++ --out '$work/mmrl' >'$work/said' 2>/dev/null && grep -q '^FVGPT_MMRLpp  *seed 1' '$work/said' && [ -d '$work/mmrl/MMRLpp/seed1' ]"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

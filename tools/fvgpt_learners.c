@@ -204,6 +204,13 @@ void vary_learner(const fvg_method *method, const variations *own, fvg_option op
   }
 }
 
+void spell_trainer(char *name) {
+  static const char published[] = "MMRL++";
+  const size_t n = strlen(name);
+  const size_t length = sizeof published - 1;
+  if (n >= length && !strcmp(name + n - length, published)) memcpy(name + n - 2, "pp", 2);
+}
+
 /* ---- checkpoints ---- */
 void tuned_model_free(fvg_clip *m, tuned_model *x) {
   if (m) fvg_head_checkpoint_free(m, &x->head);
@@ -276,7 +283,10 @@ static fvg_status open_published(fvg_clip *m, const learner_options *o, const ch
                                  const fvg_dataset_card *card, const char *const *name, int n,
                                  fvg_learner **l) {
   fvg_ctx *c = m->ctx;
-  const fvg_method *method = fvg_method_find(o->trainer);
+  char name_of_method[64];
+  snprintf(name_of_method, sizeof name_of_method, "%s", o->trainer);
+  spell_trainer(name_of_method);
+  const fvg_method *method = fvg_method_find(name_of_method);
   if (!method) return unknown_method(c, o->trainer);
 
   fvg_status s = FVG_OK;

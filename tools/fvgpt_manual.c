@@ -155,7 +155,7 @@ static const page pages[] = {
    "  --masks given|own|none   the data set's masks; made by CLIP into OUT/masks, as\n"
    "                     is usual where it has none; or without masks\n"
    "\n"
-   "  More: fvgpt help settings, choose, FVG-PT, DPC, machines\n"},
+   "  More: fvgpt help settings, choose, FVG-PT, DPC, baselines, machines\n"},
 
   {"table", "the tables of a finished tune, from its results alone",
    "fvgpt table RUNS\n"
@@ -311,6 +311,27 @@ static const page pages[] = {
    "  --dpc-weight X            of the second prompt for base classes; default 0.5\n"
    "  --dpc-weight-for-new X    for new classes; default 0\n"
    "  --dpc-top-k K             best classes that a picture looks at; default 8\n"},
+
+  {"baselines", NULL,
+   "What stands beside prompts in tune: --trainer NAME,...\n"
+   "\n"
+   "  LinearProbe         logistic regression on pictures' features\n"
+   "  LP++                a linear probe, and texts weighed class by class\n"
+   "  CLIP-Adapter        a small network behind the features of pictures\n"
+   "  Tip-Adapter         distances from the training pictures, without training\n"
+   "  Tip-Adapter-F       the same, with what they are compared with trained\n"
+   "  GDA                 a Gaussian for each class, beside the texts\n"
+   "  zero_shot_ensemble  plain CLIP with seven templates and the set's own\n"
+   "  baselines           all of them\n"
+   "\n"
+   "  All learn from features of the frozen CLIP, of ten crops of each picture\n"
+   "  (--augment crop:K: of K; none: of the test view).  Settings are chosen on val,\n"
+   "  never on test; without val pictures they are the published ones.  Only GDA and\n"
+   "  zero_shot_ensemble have a rule for new classes; the others have a dash there,\n"
+   "  so --few-shot suits them.  classify, eval and attend take their checkpoints,\n"
+   "  for the classes they were fitted on.\n"
+   "\n"
+   "    fvgpt tune --model DIR --data ROOT --few-shot --trainer CoOp,baselines ...\n"},
 
   {"machines", NULL,
    "Many machines: tune, paper, masks and encode with --shard\n"
@@ -486,6 +507,8 @@ static const char *page_hint(const char *word, int only_commands, char text[HINT
   for (int i = 0; i < N_PAGES; i++) {
     if (!only_commands || pages[i].summary) try_name(&g, pages[i].name, strlen(pages[i].name));
   }
+  for (int i = 0; !only_commands && fvg_head_name((fvg_head_kind)i); i++)
+    try_name(&g, fvg_head_name((fvg_head_kind)i), strlen(fvg_head_name((fvg_head_kind)i)));
   if (!only_commands) try_methods(&g);
   return hint(&g, text);
 }
@@ -497,10 +520,19 @@ static const page *find_page(const char *name) {
   return NULL;
 }
 
+/* The page of a trainer that tunes no prompts. */
+static const page *find_baseline(const char *name) {
+  int is_known = is_named("zero_shot_ensemble", name);
+  for (int i = 0; fvg_head_name((fvg_head_kind)i); i++)
+    is_known |= is_named(fvg_head_name((fvg_head_kind)i), name);
+  return is_known ? find_page("baselines") : NULL;
+}
+
 /* A trainer's name, FVGPT_ or DPC_ before a method's, means the method. */
 static const fvg_method *find_method(const char *name) {
   if (!strncmp(name, "FVGPT_", 6)) name += 6;
   else if (!strncmp(name, "DPC_", 4)) name += 4;
+  if (is_named("MMRL++", name)) name = "MMRLpp";
   for (int i = 0; fvg_method_at(i); i++) {
     if (is_named(fvg_method_name(fvg_method_at(i)), name)) return fvg_method_at(i);
   }
@@ -509,6 +541,7 @@ static const fvg_method *find_method(const char *name) {
 
 int print_page(const char *name) {
   const page *p = find_page(name);
+  if (!p) p = find_baseline(name);
   const fvg_method *method = find_method(name);
   char advice[HINT_BYTES];
   if (p) print_text(p->text);

@@ -68,6 +68,7 @@ static fvg_status list_backbones(fvg_ctx *c, const char *given, backbones *x) {
       return fvg_fail(c, FVG_E_ARG, "--backbone %s: up to %d methods with commas are expected",
                       given, MAX_BACKBONES);
     snprintf(x->text[x->n], NAME_BYTES, "%.*s", (int)n, at);
+    spell_trainer(x->text[x->n]);
     x->name[x->n] = x->text[x->n];
     x->n++;
     at += n;

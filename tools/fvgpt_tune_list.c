@@ -290,6 +290,7 @@ fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
     const size_t n = strcspn(at, ",");
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)n, at);
+    spell_trainer(name);
     fvg_status s = add_trainer(t, c, name);
     if (s) return s;
     at += n;
