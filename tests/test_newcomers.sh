@@ -110,5 +110,27 @@ check "help and help tune lead there" sh -c "'$fvgpt' help | grep -q baselines &
 check "help MMRL++" sh -c "'$fvgpt' help MMRL++ | grep -q '^MMRLpp, a method of tune'"
 check "--trainer FVGPT_MMRL++" sh -c "'$fvgpt' $few --data '$work/four' --trainer FVGPT_MMRL++ --out '$work/mmrl' >'$work/said' 2>/dev/null && grep -q '^FVGPT_MMRLpp  *seed 1' '$work/said' && [ -d '$work/mmrl/MMRLpp/seed1' ]"
 
+# messages that name the thing
+ln -s nowhere "$work/dangling"
+refused "a folder that cannot be made" "$work/dangling: cannot make this folder: File exists" $few --data "$work/four" --out "$work/dangling/x"
+probe="--checkpoint $work/kept/LinearProbe/seed1"
+refused "a head on new classes" "leave --classes out (with eval: use --split-half base)" eval --model "$model" --data "$work/four" $probe --split-half new
+latin=$(printf 'k\366ter')
+cp -r "$work/four" "$work/latin"
+mv "$work/latin/$first" "$work/latin/$latin"
+printf 'dog\nk\366ter\n' >"$work/latin.txt"
+if [ -d "$work/latin/$latin" ]; then
+  refused "a class folder in Latin-1" "ter/00" $few --data "$work/latin" --out "$work/latin-out"
+  check "is named, with what to do" grep -q "latin: the name of class .* is not UTF-8; rename its folder" "$work/stderr"
+  refused "also by eval" "is not UTF-8; rename its folder" eval --model "$model" --data "$work/latin" --checkpoint "$work/kept/CoOp/seed1" --split-half all
+  refused "and by masks" "is not UTF-8; rename its folder" masks --model "$model" --data "$work/latin" --out "$work/latin-masks"
+else
+  passed=$((passed + 4))                                 # a file system that has UTF-8 alone
+fi
+refused "names in Latin-1" "$work/latin.txt: name 2 " classify --model "$model" --classes-file "$work/latin.txt" "$picture"
+printf 'PK\003\004' >"$work/model.pth.tar-50"
+refused "a published file without --trainer" "model.pth.tar-50: a PyTorch file, and none of tune's; if it is a published trainer's, give --trainer NAME" eval --model "$model" --data "$work/four" --checkpoint "$work/model.pth.tar-50" --split-half all
+refused "a folder of tune's with --trainer" "kept/CoOp/seed1: a folder, and with --trainer --checkpoint is a published trainer's file; leave --trainer out" eval --model "$model" --data "$work/four" --trainer CoOp --checkpoint "$work/kept/CoOp/seed1" --split-half all
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -9,6 +9,7 @@
 #include "fvgpt_lines.h"
 #include "fvgpt_pictures.h"
 #include "fvgpt_scores.h"
+#include "fvgpt_system.h"
 
 typedef struct classify_options {
   common_options common;
@@ -120,6 +121,11 @@ static fvg_status check_names_differ(fvg_ctx *c, const char *where, const name_l
 }
 
 static fvg_status check_names(fvg_ctx *c, const char *where, const name_list *x) {
+  for (int i = 0; i < x->n; i++) {
+    if (is_utf8(x->name[i])) continue;
+    return fvg_fail(c, FVG_E_ARG, "%.300s: name %d \"%.80s\" is not UTF-8; write it in UTF-8",
+                    where, i + 1, x->name[i]);
+  }
   fvg_status s = check_no_name_is_empty(c, where, x);
   return s ? s : check_names_differ(c, where, x);
 }

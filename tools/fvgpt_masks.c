@@ -448,6 +448,7 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   r.o = o;
   fvg_status s = open_image_model(c, &o->common, &r.m);
   if (!s) s = open_data(c, &o->data, is_published ? NULL : o->data.data.item[0], &r.d);
+  if (!s && !o->text) s = check_class_names(&r.d);
   if (!s) {
     s = fvg_dataset_check(&r.d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST,
                           o->data.skip_bad);

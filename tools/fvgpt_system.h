@@ -21,6 +21,7 @@ double now(void);
 void pause_for(double seconds);
 /* $FVGPT_THREADS, else as many as there are processors; 0: that is no number from 1 to 256. */
 int default_threads(void);
+int is_utf8(const char *text);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
 

@@ -48,6 +48,8 @@ static fvg_status open_targets(tuning *t) {
                         : open_root(c, o, name, NULL, d);
     if (s) return s;
     t->n_target++;
+    s = check_class_names(d);
+    if (s) return s;
     at += n;
     if (*at) at++;
   }
@@ -64,6 +66,8 @@ static fvg_status open_sets(tuning *t) {
     if (!s && t->o->learner.all) s = join_splits(&t->set[t->n_set]);
     if (s) return s;
     t->n_set++;
+    s = check_class_names(&t->set[t->n_set - 1]);
+    if (s) return s;
   }
   return open_targets(t);
 }
