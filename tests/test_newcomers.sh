@@ -132,5 +132,13 @@ printf 'PK\003\004' >"$work/model.pth.tar-50"
 refused "a published file without --trainer" "model.pth.tar-50: a PyTorch file, and none of tune's; if it is a published trainer's, give --trainer NAME" eval --model "$model" --data "$work/four" --checkpoint "$work/model.pth.tar-50" --split-half all
 refused "a folder of tune's with --trainer" "kept/CoOp/seed1: a folder, and with --trainer --checkpoint is a published trainer's file; leave --trainer out" eval --model "$model" --data "$work/four" --trainer CoOp --checkpoint "$work/kept/CoOp/seed1" --split-half all
 
+# masks of some pictures, and of two kinds
+refused "masks of any class and of a text" "--any-class and --text: " masks --model "$model" --data "$work/four" --any-class --text cat --out "$work/no-masks"
+cp -r "$work/four" "$work/masked"
+check "masks" sh -c "'$fvgpt' masks --model '$model' --data '$work/masked' --quick >/dev/null 2>&1"
+rm "$work/masked/mask/$first"/*.p*
+told "some are missing" "run fvgpt masks again, which makes those that are missing, or use --masks own" tune --model "$model" --data "$work/masked" --trainer FVGPT_CoOp --shots 16 --seeds 1 --epochs 1 --augment none --out "$work/masked-out"
+check "a report of fewer pictures than shots" sh -c "'$fvgpt' report --model '$model' --data '$work/masked' --runs '$work/masked-out' --pictures 1 --out '$work/report' >/dev/null 2>&1 && grep -q 'up to 16 shots a class' '$work/report/index.html'"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -102,16 +102,26 @@ fvg_status draw_all(const tuning *t, int set, fvg_items *all) {
   return s;
 }
 
-static fvg_status has_a_mask(const fvg_dataset *d, const fvg_items *items, int *has) {
-  *has = 0;
-  for (int i = 0; !*has && i < items->n; i++) {
+static fvg_status count_masks(const fvg_dataset *d, const fvg_items *items, int *n) {
+  *n = 0;
+  for (int i = 0; i < items->n; i++) {
     char *path;
     fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
     if (s) return s;
-    *has = path != NULL;
+    *n += path != NULL;
     fvg_release(d->ctx, path);
   }
   return FVG_OK;
+}
+
+/* What those without a mask among masked pictures are trained as.  How many they are is told
+   elsewhere. */
+static void tell_unmasked(const fvg_dataset *d) {
+  fvg_log(d->ctx, 1,
+          "%.200s: FVG-PT trusts no foreground of a picture without a mask, and others take all of "
+          "it for foreground; run fvgpt masks again, which makes those that are missing, or use "
+          "--masks own",
+          d->root);
 }
 
 /* Decides where the masks of a set come from, and checks those of files. */
@@ -119,12 +129,15 @@ static fvg_status check_masks(tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[set];
   fvg_items all;
-  int has = 0;
+  int n_masked = 0;
   fvg_status s = draw_all(t, set, &all);
-  if (!s && all.n && any_needs_masks(t)) s = has_a_mask(d, &all, &has);
-  t->own_masks[set] = t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !has);
-  if (!s && all.n && any_needs_masks(t) && !t->own_masks[set])
+  if (!s && all.n && any_needs_masks(t)) s = count_masks(d, &all, &n_masked);
+  t->own_masks[set] =
+      t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !n_masked);
+  if (!s && all.n && any_needs_masks(t) && !t->own_masks[set]) {
     s = found(c, f, fvg_dataset_check_masks(d, &all));
+    if (!s && n_masked && n_masked < all.n) tell_unmasked(d);
+  }
   fvg_items_free(c, &all);
   return s;
 }
