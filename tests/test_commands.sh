@@ -440,12 +440,12 @@ check "the same numbers are the same run" sh -c "'$fvgpt' tune --model '$model' 
 refused "other numbers are not" "epochs 10, not 50" tune --model "$model" --seeds 1 --augment none --out "$work/settings" $one --trainer CoOp --preset original
 refused "no such preset" "--preset paper" tune --preset paper
 check "the command goes before the preset" settings "KgCoOp: preset original, base to new, SGD, lr 0.002, 2 epochs, batch 3, W 4" $one --trainer KgCoOp --preset original --batch 3 --epochs 2 --set W=4
-check "few shots" settings "MMRL: preset fork, few-shot, AdamW, lr 0.001, 1 epochs, batch 32, reg_weight 0.5" $one --trainer MMRL --few-shot --epochs 1
+check "few shots" settings "MMRL: preset fork, few-shot, AdamW, lr 0.001, 1 epoch, batch 32, reg_weight 0.5" $one --trainer MMRL --few-shot --epochs 1
 rm -rf "$work/settings/MMRL"
-check "cross-data" settings "MMRL: preset fork, cross-data, AdamW, lr 0.001, 1 epochs, batch 32, no warm-up, reg_weight 0.2" $one --trainer MMRL --transfer-to "$work/other" --epochs 1
+check "cross-data" settings "MMRL: preset fork, cross-data, AdamW, lr 0.001, 1 epoch, batch 32, no warm-up, reg_weight 0.2" $one --trainer MMRL --transfer-to "$work/other" --epochs 1
 check "without warm-up" holds MMRL '"warmup":"0"'
 check "its weight" holds MMRL '"reg_weight":"0.2"'
-check "FVG-PT's batches on PromptSRC" settings "FVGPT_PromptSRC: preset FVG-PT's, base to new, SGD, lr 0.0025, 1 epochs, batch 32" $one --trainer FVGPT_PromptSRC --epochs 1
+check "FVG-PT's batches on PromptSRC" settings "FVGPT_PromptSRC: preset FVG-PT's, base to new, SGD, lr 0.0025, 1 epoch, batch 32" $one --trainer FVGPT_PromptSRC --epochs 1
 mkdir -p "$work/published/eurosat/2750"
 set -- AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake
 for class in $(ls "$w/four/things/images" | head -n 10); do
@@ -464,9 +464,9 @@ check "and FVG-PT's" sh -c "'$fvgpt' tune --model '$model' --seeds 1 --augment n
 rm -rf "$work/settings"
 
 # words to start from
-check "words of several tokens" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 1 epochs, batch 4, n_ctx 4, ctx-init \"a re-d disc of\"" $one --trainer CoOp --epochs 1 --ctx-init "a re-d disc of"
+check "words of several tokens" settings "CoOp: preset fork, base to new, SGD, lr 0.0035, 1 epoch, batch 4, n_ctx 4, ctx-init \"a re-d disc of\"" $one --trainer CoOp --epochs 1 --ctx-init "a re-d disc of"
 check "a vector for each" holds CoOp '"n_ctx":"4"'
-check "ProGrad starts from the template's words" settings "ProGrad: preset fork, base to new, SGD, lr 0.002, 1 epochs, batch 32, n_ctx 5" $one --trainer ProGrad --epochs 1 --n-ctx 5 --template "a picture of {}, of course."
+check "ProGrad starts from the template's words" settings "ProGrad: preset fork, base to new, SGD, lr 0.002, 1 epoch, batch 32, n_ctx 5" $one --trainer ProGrad --epochs 1 --n-ctx 5 --template "a picture of {}, of course."
 check "those before the name" holds ProGrad '"ctx_words":"a picture of"'
 refused "more words than vectors" "4 words for 3 context vectors" tune --model "$model" --seeds 1 --augment none --out "$work/x" $one --trainer ProGrad --n-ctx 3 --ctx-init "a photo of a"
 refused "words with a hole" "holds {}" tune --model "$model" --seeds 1 --augment none --out "$work/x" $one --trainer CoOp --ctx-init "a photo of a {}."
@@ -624,7 +624,7 @@ check "the most doubtful first" sh -c "grep -o '<b>[0-9.]*' '$own/mask/masks.htm
 one=$(find "$own/mask" -name '*.p[gn][mg]' | sort | head -n 1)
 mv "$one" "$work/one"
 cp "$own/mask/masks.csv" "$work/masks.csv"
-check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 masks made, $((pictures - 1)) were there' && cmp '$one' '$work/one'"
+check "a mask that is missing is made again, with two threads" sh -c "'$fvgpt' masks --threads 2 --model '$model' --data '$own' --sheet 1000 2>/dev/null | grep -q '1 mask made, $((pictures - 1)) were there' && cmp '$one' '$work/one'"
 cp "$own/mask/masks.html" "$work/masks.html"
 rm "$one"
 printf '0.5,0.2,cut o' >>"$own/mask/masks.csv"

@@ -140,5 +140,23 @@ rm "$work/masked/mask/$first"/*.p*
 told "some are missing" "run fvgpt masks again, which makes those that are missing, or use --masks own" tune --model "$model" --data "$work/masked" --trainer FVGPT_CoOp --shots 16 --seeds 1 --epochs 1 --augment none --out "$work/masked-out"
 check "a report of fewer pictures than shots" sh -c "'$fvgpt' report --model '$model' --data '$work/masked' --runs '$work/masked-out' --pictures 1 --out '$work/report' >/dev/null 2>&1 && grep -q 'up to 16 shots a class' '$work/report/index.html'"
 
+# what is printed of one thing, of one seed, and for the shell
+"$fvgpt" $few --data "$work/four" --out "$work/table" >"$work/said" 2>/dev/null
+check "one epoch" grep -q '^settings    CoOp: .*, 1 epoch, batch' "$work/said"
+check "one seed deviates from nothing" sh -c "grep -q -E '^four +base +new +H   mean of 1 seed, H of the means\$' '$work/said' && sed -n '/mean of/,\$p' '$work/said' | grep -q -E '^CoOp +[0-9.]+ +[0-9.]+ +[0-9.]+\$'"
+check "two do from each other" sh -c "'$fvgpt' $tune --data '$work/four' --trainer CoOp --seeds 1,2 --epochs 1 --out '$work/table2' 2>/dev/null >'$work/said' && grep -q -E '^four +base +[+]- +new +[+]- +H   mean of 2 seeds' '$work/said'"
+rm "$work/table/CoOp/seed1/result.json"
+refused "one result" "1 of 2 results is missing" table "$work/table"
+odd="$work/it's a run"
+"$fvgpt" $few --data "$work/four" --all --folds 0 --out "$odd" >"$work/said" 2>/dev/null
+eval "set -- $(sed -n 's/^next: //p' "$work/said")"        # fvgpt classify --model DIR --checkpoint PATH PICTURE...
+check "the command that comes next is one for the shell" [ "$6" = "$odd/CoOp/seed1" -a -d "$6" ]
+
+# eight bits into a folder that is not there yet
+quantise="quantise --model $model --out $work/small/deep/model.safetensors"
+told "quantise" "the configuration and the vocabulary of $model belong beside it" $quantise
+cp "$model/config.json" "$model/merges.txt" "$work/small/deep/"
+check "has no note when they are there" sh -c "'$fvgpt' $quantise 2>&1 | wc -c | grep -q -x ' *0'"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

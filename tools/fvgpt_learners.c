@@ -395,9 +395,9 @@ static fvg_status head_of_names(fvg_clip *m, tuned_model *x, const char *prompt_
       *head = x->for_new;
     } else {
       s = fvg_fail(c, FVG_E_ARG,
-                   "%s scores the %d classes that it was fitted on, all and in their order%s; "
+                   "%s scores the %d class%s that it was fitted on, all and in their order%s; "
                    "leave --classes out (with eval: use --split-half %s)",
-                   fvg_head_name(kind), n_tuned,
+                   fvg_head_name(kind), n_tuned, n_tuned == 1 ? "" : "es",
                    fvg_head_knows_new(kind) ? ", or lists of new ones alone" : "",
                    fitted_on ? fitted_on : "base");
     }

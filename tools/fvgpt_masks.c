@@ -343,11 +343,11 @@ static void put_sheet_head(document *t, const mask_run *r, int shown) {
       "</style>\n<h1>Masks made by CLIP, the most doubtful first</h1>\n<p>");
   put_escaped(t, r->d.root, 1);
   put(t,
-      ": %d of %d masks.  Beside each picture the same with what is not foreground dimmed.  The "
+      ": %d of %d mask%s.  Beside each picture the same with what is not foreground dimmed.  The "
       "number is the confidence, 0 to 1: how sharply the map parts the picture, less where the "
       "foreground runs along its edge.  To have a mask made anew with other options, delete its "
       "file; to correct one, paint it white on black.</p>\n<main>\n",
-      shown, r->n_made);
+      shown, r->n_made, plural(r->n_made));
 }
 
 /* Writes the sheet, unless there is nothing to show. */
@@ -403,7 +403,8 @@ static fvg_status new_foreground(mask_run *r) {
 static void print_summary(const mask_run *r) {
   double sum = 0;
   for (int i = 0; i < r->n_made; i++) sum += r->made[i].confidence;
-  print(stdout, "%s: %d masks made, %d were there", r->folder, r->n_new, r->n_there);
+  print(stdout, "%s: %d mask%s made, %d %s there", r->folder, r->n_new, plural(r->n_new),
+        r->n_there, r->n_there == 1 ? "was" : "were");
   if (r->n_made) printf("; mean confidence %.2f", sum / r->n_made);
   printf("\n");
   if (r->o->shard.number) {

@@ -1,6 +1,11 @@
 /* fvgpt quantise. */
 #include "fvgpt_quantise.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "fvgpt_system.h"
+
 typedef struct quantise_options {
   common_options common;
   const char *out;
@@ -12,6 +17,36 @@ static void declare(option_table *t, void *options) {
   add_text(t, "--out", &o->out);
 }
 
+enum { PATH_BYTES = 1100 };
+/* The folder of a file, or "." if its path has none. */
+static fvg_status folder_of(fvg_ctx *c, const char *file, char folder[PATH_BYTES]) {
+  size_t n = strlen(file);
+  if (n >= PATH_BYTES) return fvg_fail(c, FVG_E_ARG, "%.100s...: the path is too long", file);
+  while (n && !is_slash(file[n - 1])) n--;
+  snprintf(folder, PATH_BYTES, "%.*s", (int)n, n ? file : "");
+  if (!n) snprintf(folder, PATH_BYTES, ".");
+  return FVG_OK;
+}
+
+static int is_in(const char *folder, const char *name) {
+  char path[PATH_BYTES + 80];
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  return !is_absent(path);
+}
+
+/* Does a file that the model's folder has, and that is not weights, still lack beside the new
+   ones? */
+static int lacks_files(const char *from, const char *to) {
+  static const char *const name[] = {
+    "config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json",
+    "merges.txt", "bpe_simple_vocab_16e6.txt",
+  };
+  for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+    if (is_in(from, name[i]) && !is_in(to, name[i])) return 1;
+  }
+  return 0;
+}
+
 static fvg_status run(fvg_ctx *c, const void *options) {
   const quantise_options *o = (const quantise_options *)options;
   if (!o->common.model || !o->out)
@@ -19,8 +54,13 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   if (o->common.weights)
     return fvg_fail(c, FVG_E_ARG, "quantise makes q8, so it takes no --weights");
 
-  fvg_status s = fvg_clip_quantise(c, o->common.model, o->out);
-  if (!s)
+  char from[PATH_BYTES], to[PATH_BYTES];
+  fvg_status s = folder_of(c, o->out, to);
+  if (!s && is_folder(o->common.model)) snprintf(from, sizeof from, "%.1000s", o->common.model);
+  else if (!s) s = folder_of(c, o->common.model, from);
+  if (!s && !is_absent(o->common.model)) s = make_folders(c, to);
+  if (!s) s = fvg_clip_quantise(c, o->common.model, o->out);
+  if (!s && lacks_files(from, to))
     fvg_log(c, 1, "%s: the configuration and the vocabulary of %s belong beside it", o->out,
             o->common.model);
   return s;

@@ -45,8 +45,8 @@ static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_t
     return fvg_fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", root, name);
   if (fewest < e->shots) {
     fvg_log(c, 0,
-            "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
-            root, name, fewest, e->shots);
+            "%s: class \"%s\" has only %d training image%s for %d shots; all of them are used",
+            root, name, fewest, plural(fewest), e->shots);
   }
   if (t->o->calibration && task->n_class < 4) {
     return fvg_fail(c, FVG_E_ARG,
@@ -193,9 +193,9 @@ static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
   }
   if (!n) return;
   fvg_log(c, 0,
-          "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that "
+          "%.200s: %d of %d classes %s no test picture left, such as \"%.60s\"; accuracy is that "
           "of the others",
-          d->root, n, d->n_class, d->class_name[first]);
+          d->root, n, d->n_class, n == 1 ? "has" : "have", d->class_name[first]);
 }
 
 /* With one class there is nothing to tell it from.  One class in a half makes every accuracy of

@@ -64,8 +64,8 @@ static fvg_status mask_items(tuning *t, int set, fvg_foreground *x, const fvg_it
     if (!s) s = fvg_report_progress(t->m->ctx, &progress);
   }
   if (!s) {
-    print(stdout, "masks       %s: made by CLIP itself, %d now, %d were there, in %s\n",
-          t->set[set].root, n_made, all->n - n_made, folder);
+    print(stdout, "masks       %s: made by CLIP itself, %d now, %d %s there, in %s\n",
+          t->set[set].root, n_made, all->n - n_made, all->n - n_made == 1 ? "was" : "were", folder);
   }
   return s;
 }
