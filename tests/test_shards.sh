@@ -67,7 +67,7 @@ echo "shard 2/3 process 7 token 0123456789abcdef host elsewhere" >"$claim"
 check "what somebody else is at work on is left to him" sh -c "'$fvgpt' $list --shard 1/3 --out '$work/one' >'$work/stdout' 2>/dev/null"
 check "in a line" grep -q "^1 of 12 pieces .* KgCoOp seed 2 of things (shard 2/3, process 7 on elsewhere, .* fvgpt table $work/one\$" "$work/stdout"
 check "the rest is done" [ -e "$work/one/textures/FVGPT_CoOp/seed1/result.json" ]
-refused "table meanwhile" "1 of 16 results are missing" "$fvgpt" table "$work/one"
+refused "table meanwhile" "1 of 16 results is missing" "$fvgpt" table "$work/one"
 check "says who has it" grep -q "KgCoOp, seed 2 of things (shard 2/3, process 7 on elsewhere" "$work/stderr"
 refused "a run alone meanwhile" "$work/one: at work here: shard 2/3, process 7 on elsewhere, last seen " "$fvgpt" $list --out "$work/one"
 touch -d '2 minutes ago' "$claim" 2>/dev/null || touch -t 200001010000 "$claim"
@@ -170,7 +170,7 @@ for k in 1 2 3; do "$fvgpt" $all --shard $k/3 --out "$work/all3" >"$work/all$k.t
 wait
 check "tune --all, by shards" diff -r "$work/all" "$work/all3"
 rm -r "$work/all3/CoOp/seed1/fold2of3" "$work/all3/results.csv"
-refused "table without a fold" "1 of 12 results are missing" "$fvgpt" table "$work/all3"
+refused "table without a fold" "1 of 12 results is missing" "$fvgpt" table "$work/all3"
 check "names it" grep -q 'missing: CoOp, seed 1 fold 2 of things (nobody' "$work/stderr"
 check "a shard makes it" sh -c "'$fvgpt' $all --shard 2/3 --out '$work/all3' >/dev/null 2>&1; diff -r '$work/all' '$work/all3'"
 refused "other folds" "with --folds 3, and here it is 3 2;" "$fvgpt" $all --folds 2 --shard 1/3 --out "$work/all3"

@@ -9,6 +9,7 @@
 #include "fvgpt_lines.h"
 #include "fvgpt_pictures.h"
 #include "fvgpt_scores.h"
+#include "fvgpt_system.h"
 
 typedef struct classify_options {
   common_options common;
@@ -62,6 +63,17 @@ static void name_list_free(fvg_ctx *c, name_list *x) {
   line_list_free(c, &x->lines);
 }
 
+/* A name without the white space around it, cut in place; all else is printed as it was given.  The
+   library takes underscores for blanks where it makes a text of a name. */
+static char *trim(char *name) {
+  static const char space[] = " \t\r\n\v\f";
+  name += strspn(name, space);
+  size_t n = strlen(name);
+  while (n && strchr(space, name[n - 1])) n--;
+  name[n] = 0;
+  return name;
+}
+
 /* Cuts names out of a list in place; a comma behind a backslash belongs to the name.  Returns how
    many there are. */
 static int cut_names(char *list, const char **name) {
@@ -78,8 +90,7 @@ static int cut_names(char *list, const char **name) {
     is_last = !*at;
     at++;
     *to = 0;
-    fvg_tidy_name(start);
-    name[n++] = start;
+    name[n++] = trim(start);
   }
   return n;
 }
@@ -110,6 +121,11 @@ static fvg_status check_names_differ(fvg_ctx *c, const char *where, const name_l
 }
 
 static fvg_status check_names(fvg_ctx *c, const char *where, const name_list *x) {
+  for (int i = 0; i < x->n; i++) {
+    if (is_utf8(x->name[i])) continue;
+    return fvg_fail(c, FVG_E_ARG, "%.300s: name %d \"%.80s\" is not UTF-8; write it in UTF-8",
+                    where, i + 1, x->name[i]);
+  }
   fvg_status s = check_no_name_is_empty(c, where, x);
   return s ? s : check_names_differ(c, where, x);
 }
@@ -131,10 +147,7 @@ static fvg_status names_in(fvg_ctx *c, const char *file, name_list *x) {
   x->n = x->lines.n;
   x->name = FVG_NEW_ARRAY(c, const char *, (size_t)x->n);
   if (!x->name) return FVG_E_NOMEM;
-  for (int i = 0; i < x->n; i++) {
-    fvg_tidy_name(x->lines.line[i]);
-    x->name[i] = x->lines.line[i];
-  }
+  for (int i = 0; i < x->n; i++) x->name[i] = trim(x->lines.line[i]);
   return check_names(c, list_name(file), x);
 }
 

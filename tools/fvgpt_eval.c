@@ -135,8 +135,10 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   s = check_format(c, &o->format);
   if (!s) s = open_tuned_model(c, &o->common, &m);
   if (!s) s = open_only_data(c, &o->data, &d);
+  if (!s) s = check_class_names(&d);
   if (!s) s = fvg_dataset_check(&d, FVG_CHECK_TEST, o->data.skip_bad);
   if (!s) s = test_task(&d, half, &task);
+  if (!s) tell_one_class(c, d.root, task.n_class);
   if (!s) s = open_cache(m, &o->common, &cache);
   if (!s) s = test_checkpoint(m, o, half, &task);
   close_cache(cache);

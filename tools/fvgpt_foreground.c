@@ -1,6 +1,7 @@
 /* Masks that CLIP makes itself; see fvgpt_foreground.h. */
 #include "fvgpt_foreground.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,15 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
   fvg_release(c, whole);
   *file = name;
   return name ? FVG_OK : FVG_E_NOMEM;
+}
+
+fvg_status load_picture(const fvg_dataset *d, const fvg_item *item, int skip_bad,
+                        fvg_image *picture) {
+  fvg_status s = fvg_dataset_load(d, picture, NULL, item, 0);
+  if (skip_bad || (s != FVG_E_IO && s != FVG_E_FORMAT && s != FVG_E_UNSUPPORTED)) return s;
+  char why[400];
+  snprintf(why, sizeof why, "%s", fvg_error(d->ctx));
+  return fvg_fail(d->ctx, s, "%s; --skip-bad goes on without such pictures", why);
 }
 
 fvg_status enter_folder(fvg_ctx *c, mask_writer *w, const char *file) {

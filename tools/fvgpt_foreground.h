@@ -22,6 +22,10 @@ fvg_status mask_file(const fvg_dataset *d, const char *folder, const char *path,
 /* FVG_E_ARG: two pictures of these n lists, such as 1.png and 1.jpg, would have the same mask. */
 fvg_status check_mask_names(const fvg_dataset *d, const char *folder, const fvg_items *const *list,
                             int n);
+/* Reads a picture that a mask is to be made of.  An error of its own tells of --skip-bad, unless
+   that was given. */
+fvg_status load_picture(const fvg_dataset *d, const fvg_item *item, int skip_bad,
+                        fvg_image *picture);
 /* The folder that a mask was saved in last; begins with zeros. */
 typedef struct mask_writer {
   char folder[1400];

@@ -205,6 +205,13 @@ void vary_learner(const fvg_method *method, const variations *own, fvg_option op
   }
 }
 
+void spell_trainer(char *name) {
+  static const char published[] = "MMRL++";
+  const size_t n = strlen(name);
+  const size_t length = sizeof published - 1;
+  if (n >= length && !strcmp(name + n - length, published)) memcpy(name + n - 2, "pp", 2);
+}
+
 /* ---- checkpoints ---- */
 void tuned_model_free(fvg_clip *m, tuned_model *x) {
   if (m) fvg_head_checkpoint_free(m, &x->head);
@@ -228,6 +235,15 @@ static int is_head_file(fvg_clip *m, const char *path) {
   const int is_head = !s && fvg_weights_metadata(w, "head") != NULL;
   fvg_weights_close(w);
   return is_head;
+}
+
+/* Does the file begin as PyTorch's do: a ZIP archive or a pickle? */
+static int is_pytorch_file(const char *path) {
+  FILE *f = fopen(path, "rb");
+  unsigned char head[2] = {0, 0};
+  const size_t n = f ? fread(head, 1, sizeof head, f) : 0;
+  if (f) fclose(f);
+  return n == sizeof head && ((head[0] == 'P' && head[1] == 'K') || head[0] == 0x80);
 }
 
 static fvg_status open_tuned_file(fvg_clip *m, const char *path, tuned_model *x) {
@@ -256,6 +272,12 @@ static fvg_status open_file_or_folder(fvg_clip *m, const char *path, tuned_model
     return fvg_fail(m->ctx, FVG_E_IO,
                     "%.300s: neither a file nor a folder with a checkpoint.safetensors", path);
   }
+  if (is_pytorch_file(path)) {
+    return fvg_fail(m->ctx, FVG_E_FORMAT,
+                    "%.300s: a PyTorch file, and none of tune's; if it is a published trainer's, "
+                    "give --trainer NAME (fvgpt help checkpoints)",
+                    path);
+  }
   return open_tuned_file(m, path, x);
 }
 
@@ -273,8 +295,17 @@ static fvg_status open_published(fvg_clip *m, const learner_options *o, const ch
                                  const fvg_dataset_card *card, const char *const *name, int n,
                                  fvg_learner **l) {
   fvg_ctx *c = m->ctx;
-  const fvg_method *method = fvg_method_find(o->trainer);
+  char name_of_method[64];
+  snprintf(name_of_method, sizeof name_of_method, "%s", o->trainer);
+  spell_trainer(name_of_method);
+  const fvg_method *method = fvg_method_find(name_of_method);
   if (!method) return unknown_method(c, o->trainer);
+  if (is_folder(file)) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "%.300s: a folder, and with --trainer --checkpoint is a published trainer's "
+                    "file; leave --trainer out for what tune made",
+                    file);
+  }
 
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < o->set.n; i++)
@@ -370,6 +401,7 @@ static fvg_status head_of_names(fvg_clip *m, tuned_model *x, const char *prompt_
   const fvg_head_kind kind = fvg_head_is(x->head.head);
   int *match = FVG_NEW_ARRAY(c, int, (size_t)n);
   fvg_status s = match ? fvg_match_names(c, match, name, n, tuned, n_tuned) : FVG_E_NOMEM;
+  const char *fitted_on = fvg_weights_metadata(x->head.settings, "fitted_on");
   *head = x->head.head;
   if (!s && !is_own_list(match, n, n_tuned)) {
     if (are_all_new(match, n) && fvg_head_knows_new(kind)) {
@@ -377,10 +409,11 @@ static fvg_status head_of_names(fvg_clip *m, tuned_model *x, const char *prompt_
       *head = x->for_new;
     } else {
       s = fvg_fail(c, FVG_E_ARG,
-                   "%s scores the %d classes that it was fitted on, all and in their order%s; "
-                   "leave --classes out",
-                   fvg_head_name(kind), n_tuned,
-                   fvg_head_knows_new(kind) ? ", or lists of new ones alone" : "");
+                   "%s scores the %d class%s that it was fitted on, all and in their order%s; "
+                   "leave --classes out (with eval: use --split-half %s)",
+                   fvg_head_name(kind), n_tuned, n_tuned == 1 ? "" : "es",
+                   fvg_head_knows_new(kind) ? ", or lists of new ones alone" : "",
+                   fitted_on ? fitted_on : "base");
     }
   }
   fvg_release(c, match);

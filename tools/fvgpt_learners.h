@@ -60,6 +60,9 @@ fvg_status learner_desc(fvg_ctx *c, const learner_options *o, const fvg_method *
 void vary_learner(const fvg_method *method, const variations *own, fvg_option option[MAX_OPTIONS],
                   fvg_learner_desc *desc);
 
+/* A trainer's name as its folder has it: MMRL++, also behind FVGPT_ or DPC_, becomes MMRLpp. */
+void spell_trainer(char *name);
+
 /* ---- checkpoints ---- */
 /* What --checkpoint holds; f is NULL without an FVG-PT part, and all are NULL without
    --checkpoint. */

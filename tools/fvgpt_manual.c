@@ -57,13 +57,14 @@ static const page pages[] = {
    "  --exif-rotate                  turns it upright first (fvgpt help pictures)\n"},
 
   {"encode", "features of pictures and of texts, into a file",
-   "fvgpt encode --model DIR --out F.safetensors [--text STR]... PICTURE...\n"
+   "fvgpt encode --model DIR --out F.safetensors PICTURE... [--text STR]...\n"
    "\n"
    "  F gets the tensors image_features and text_features, a row for each picture\n"
    "  and text, not normalised.  Its metadata image_files and texts list what the\n"
    "  rows were made from, as JSON.\n"
    "\n"
-   "  PICTURE        files and folders (fvgpt help pictures)\n"
+   "  PICTURE        files and folders (fvgpt help pictures), before --text or\n"
+   "                 behind --\n"
    "  --image FILE   another one; may be given several times\n"
    "  --text STR     a text; may be given several times\n"
    "  --pixels F     pictures that are prepared already: the tensor images\n"
@@ -154,7 +155,7 @@ static const page pages[] = {
    "  --masks given|own|none   the data set's masks; made by CLIP into OUT/masks, as\n"
    "                     is usual where it has none; or without masks\n"
    "\n"
-   "  More: fvgpt help settings, choose, FVG-PT, DPC, machines\n"},
+   "  More: fvgpt help settings, choose, FVG-PT, DPC, baselines, machines\n"},
 
   {"table", "the tables of a finished tune, from its results alone",
    "fvgpt table RUNS\n"
@@ -259,7 +260,8 @@ static const page pages[] = {
    "\n"
    "  The epochs are those of 16 shots, whatever a class has; --epochs N changes\n"
    "  them.  A class of fewer than K pictures is tested by as many folds as it has\n"
-   "  pictures, and one of a single picture by none.\n"},
+   "  pictures; a class folder with a single picture is left out, and a class of one\n"
+   "  in a split file is tested by none.\n"},
 
   {"choose", NULL,
    "Settings that val chooses\n"
@@ -313,6 +315,27 @@ static const page pages[] = {
    "  OUT/DPC_METHOD/seedN has the learner for base classes, and new in it the one\n"
    "  for new classes, which eval, classify and attend use for names that are not\n"
    "  all among those tuned on.\n"},
+
+  {"baselines", NULL,
+   "What stands beside prompts in tune: --trainer NAME,...\n"
+   "\n"
+   "  LinearProbe         logistic regression on pictures' features\n"
+   "  LP++                a linear probe, and texts weighed class by class\n"
+   "  CLIP-Adapter        a small network behind the features of pictures\n"
+   "  Tip-Adapter         distances from the training pictures, without training\n"
+   "  Tip-Adapter-F       the same, with what they are compared with trained\n"
+   "  GDA                 a Gaussian for each class, beside the texts\n"
+   "  zero_shot_ensemble  plain CLIP with seven templates and the set's own\n"
+   "  baselines           all of them\n"
+   "\n"
+   "  All learn from features of the frozen CLIP, of ten crops of each picture\n"
+   "  (--augment crop:K: of K; none: of the test view).  Settings are chosen on val,\n"
+   "  never on test; without val pictures they are the published ones.  Only GDA and\n"
+   "  zero_shot_ensemble have a rule for new classes; the others have a dash there,\n"
+   "  so --few-shot suits them.  classify, eval and attend take their checkpoints,\n"
+   "  for the classes they were fitted on.\n"
+   "\n"
+   "    fvgpt tune --model DIR --data ROOT --few-shot --trainer CoOp,baselines ...\n"},
 
   {"machines", NULL,
    "Many machines: tune, paper, masks and encode with --shard\n"
@@ -388,7 +411,8 @@ static const page pages[] = {
    "  eval --csv         a line with these names and one with the values\n"
    "  OUT/results.csv    data,shots,method,seed,fold,test,accuracy\n"
    "                     of tune: a line for each accuracy in %, no means.  fold is\n"
-   "                     empty but with --all, shots 0 where all pictures are taken\n"
+   "                     empty but with --all, shots 0 where all pictures are taken,\n"
+   "                     else at most so many of a class\n"
    "\n"
    "  Numbers have as many digits as it takes to read the same bits back.  CSV is\n"
    "  that of RFC 4180 with LF behind lines.  Bytes of names that are not UTF-8\n"
@@ -488,6 +512,8 @@ static const char *page_hint(const char *word, int only_commands, char text[HINT
   for (int i = 0; i < N_PAGES; i++) {
     if (!only_commands || pages[i].summary) try_name(&g, pages[i].name, strlen(pages[i].name));
   }
+  for (int i = 0; !only_commands && fvg_head_name((fvg_head_kind)i); i++)
+    try_name(&g, fvg_head_name((fvg_head_kind)i), strlen(fvg_head_name((fvg_head_kind)i)));
   if (!only_commands) try_methods(&g);
   return hint(&g, text);
 }
@@ -499,10 +525,19 @@ static const page *find_page(const char *name) {
   return NULL;
 }
 
+/* The page of a trainer that tunes no prompts. */
+static const page *find_baseline(const char *name) {
+  int is_known = is_named("zero_shot_ensemble", name);
+  for (int i = 0; fvg_head_name((fvg_head_kind)i); i++)
+    is_known |= is_named(fvg_head_name((fvg_head_kind)i), name);
+  return is_known ? find_page("baselines") : NULL;
+}
+
 /* A trainer's name, FVGPT_ or DPC_ before a method's, means the method. */
 static const fvg_method *find_method(const char *name) {
   if (!strncmp(name, "FVGPT_", 6)) name += 6;
   else if (!strncmp(name, "DPC_", 4)) name += 4;
+  if (is_named("MMRL++", name)) name = "MMRLpp";
   for (int i = 0; fvg_method_at(i); i++) {
     if (is_named(fvg_method_name(fvg_method_at(i)), name)) return fvg_method_at(i);
   }
@@ -511,6 +546,7 @@ static const fvg_method *find_method(const char *name) {
 
 int print_page(const char *name) {
   const page *p = find_page(name);
+  if (!p) p = find_baseline(name);
   const fvg_method *method = find_method(name);
   char advice[HINT_BYTES];
   if (p) print_text(p->text);

@@ -266,7 +266,7 @@ static fvg_status mask_picture(mask_run *r, const fvg_item *item, int part) {
 
   fvg_image picture, mask;
   float confidence = 0;
-  s = fvg_dataset_load(&r->d, &picture, NULL, item, 0);
+  s = load_picture(&r->d, item, r->o->data.skip_bad, &picture);
   if (!s) s = fvg_foreground_mask(r->x, &mask, &confidence, &picture, label_of(r, item, part));
   if (!s) {
     /* The line comes first: a run that is killed between both makes the mask again. */
@@ -385,11 +385,11 @@ static void put_sheet_head(document *t, const mask_run *r, int shown) {
       "</style>\n<h1>Masks made by CLIP, the most doubtful first</h1>\n<p>");
   put_escaped(t, r->d.root, 1);
   put(t,
-      ": %d of %d masks.  Beside each picture the same with what is not foreground dimmed.  The "
+      ": %d of %d mask%s.  Beside each picture the same with what is not foreground dimmed.  The "
       "number is the confidence, 0 to 1: how sharply the map parts the picture, less where the "
       "foreground runs along its edge.  To have a mask made anew with other options, delete its "
       "file; to correct one, paint it white on black.</p>\n<main>\n",
-      shown, r->n_made);
+      shown, r->n_made, plural(r->n_made));
 }
 
 /* Writes the sheet, unless there is nothing to show. */
@@ -445,7 +445,8 @@ static fvg_status new_foreground(mask_run *r) {
 static void print_summary(const mask_run *r) {
   double sum = 0;
   for (int i = 0; i < r->n_made; i++) sum += r->made[i].confidence;
-  print(stdout, "%s: %d masks made, %d already there", r->folder, r->n_new, r->n_there);
+  print(stdout, "%s: %d mask%s made, %d already there", r->folder, r->n_new, plural(r->n_new),
+        r->n_there);
   if (r->n_made) printf("; mean confidence %.2f", sum / r->n_made);
   printf("\n");
   if (r->o->shard.number) {
@@ -488,11 +489,16 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   const int is_published = o->data.dataset_root && o->data.dataset;
   if (o->data.data.n != 1 && !is_published)
     return fvg_fail(c, FVG_E_ARG, "masks needs --model DIR and one --data ROOT");
+  if (o->any && o->text) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "--any-class and --text: each says what masks are of; give one of them");
+  }
   mask_run r;
   memset(&r, 0, sizeof r);
   r.o = o;
   fvg_status s = open_image_model(c, &o->common, &r.m);
   if (!s) s = open_data(c, &o->data, is_published ? NULL : o->data.data.item[0], &r.d);
+  if (!s && !o->text) s = check_class_names(&r.d);
   if (!s) {
     s = fvg_dataset_check(&r.d, FVG_CHECK_TRAIN | FVG_CHECK_VAL | FVG_CHECK_TEST,
                           o->data.skip_bad);

@@ -297,9 +297,12 @@ static parsed parse_arguments(option_table *t, int argc, char **argv) {
     }
   }
   if (!t->misplaced) return PARSED;
+  char pictures[80] = "";
+  if (t->files)
+    snprintf(pictures, sizeof pictures, "; put pictures before %s or behind --", t->quoted);
   print(stderr,
-        "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks)\n",
-        t->common->command, t->misplaced);
+        "fvgpt: %s: \"%s\" belongs to no option (one value each; quote values with blanks%s)\n",
+        t->common->command, t->misplaced, pictures);
   return PARSED_BADLY;
 }
 

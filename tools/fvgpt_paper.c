@@ -71,6 +71,7 @@ static fvg_status list_backbones(fvg_ctx *c, const char *given, backbones *x) {
     if (x->n == MAX_BACKBONES || !*name || is_whole < 0)
       return fvg_fail(c, FVG_E_ARG, "--backbone %s: up to %d methods with commas are expected",
                       given, MAX_BACKBONES);
+    spell_trainer(name);
     if (!fvg_method_find(name) && strcmp(name, "DAPT_G")) {
       char advice[HINT_BYTES];
       const guess g = guess_method(name);

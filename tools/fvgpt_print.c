@@ -62,6 +62,22 @@ fvg_status check_output(fvg_ctx *c) {
   return fvg_fail(c, FVG_E_IO, "standard output: cannot write");
 }
 
+void print_shell_word(FILE *to, const char *path) {
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                              "/._-+=,:@%";
+  if (*path && !path[strspn(path, plain)]) {
+    print(to, "%s", path);
+    return;
+  }
+  print(to, "'");
+  for (const char *at = path; *at;) {
+    const size_t n = strcspn(at, "'");
+    print(to, "%.*s%s", (int)n, at, at[n] ? "'\\''" : "");
+    at += n + (at[n] != 0);
+  }
+  print(to, "'");
+}
+
 int finish_output(void) {
   erase_progress();
   int failed = ferror(stdout);
@@ -204,6 +220,8 @@ void show_log(void *user, int level, const char *message) {
   if (is_muted || (level && d->quiet)) return;
   print(stderr, "fvgpt: %s%s\n", level ? "note: " : "", message);
 }
+
+const char *plural(int n) { return n == 1 ? "" : "s"; }
 
 /* ---- texts that grow ---- */
 document new_document(fvg_ctx *c) {

@@ -19,6 +19,8 @@ void print(FILE *to, const char *format, ...) FORMATTED(2, 3);
 /* Takes the line of progress off the terminal, where other text would be written into it.  print
    does so. */
 void erase_progress(void);
+/* Prints a path as a word of a command that a shell reads: in quotes where it needs them. */
+void print_shell_word(FILE *to, const char *path);
 /* Could what was printed so far be written?  FVG_E_IO: no, as far as it has left the buffer. */
 fvg_status check_output(fvg_ctx *c);
 /* Closes stdout: what was printed has arrived only then.  0 if it has not, after a message, unless
@@ -47,6 +49,9 @@ void show_log(void *user, int level, const char *message);
 void mute_log(int on);
 /* To be called often while nothing is told. */
 void keep_showing(display *d);
+
+/* What an English noun has behind it: "s", or "" after 1. */
+const char *plural(int n);
 
 /* ---- texts that grow ---- */
 /* Running out of memory is remembered in status until the end. */

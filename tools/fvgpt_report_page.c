@@ -552,7 +552,7 @@ static void put_link(document *t, int number, const char *id, const char *text) 
 static void put_study(document *t, const study *x, int number) {
   put(t, "<h2 id=\"set%d\">", number);
   put_name(t, "", x->name, "</h2>\n");
-  put(t, "<p class=\"note\">%d shots a class, ", x->shots);
+  put(t, "<p class=\"note\">up to %d shot%s a class, ", x->shots, plural(x->shots));
   put_seeds(t, x);
   put(t, "; %s</p>\n<nav>\n",
       x->n_group > 1 ? "from base to new classes" : "trained and tested on all classes");

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_system.h"
 
 void add_data_options(option_table *t, data_options *o, const char *masks) {
   o->val = -1;
@@ -38,6 +39,34 @@ fvg_status open_root(fvg_ctx *c, const data_options *o, const char *root, const 
 fvg_status open_data(fvg_ctx *c, const data_options *o, const char *root, fvg_dataset *d) {
   if (o->dataset_root && o->dataset) return open_root(c, o, o->dataset_root, o->dataset, d);
   return open_root(c, o, root, NULL, d);
+}
+
+/* The path of a picture of a class; "" if it has none. */
+static const char *path_of_class(const fvg_dataset *d, int label) {
+  const fvg_items *const part[3] = {&d->train, &d->val, &d->test};
+  for (int k = 0; k < 3; k++) {
+    for (int i = 0; i < part[k]->n; i++) {
+      if (part[k]->item[i].label == label) return part[k]->item[i].path;
+    }
+  }
+  return "";
+}
+
+fvg_status check_class_names(const fvg_dataset *d) {
+  for (int i = 0; i < d->n_class; i++) {
+    if (is_utf8(d->class_name[i])) continue;
+    return fvg_fail(d->ctx, FVG_E_ARG,
+                    "%.200s: the name of class \"%.60s\" (%.120s) is not UTF-8; rename its folder, "
+                    "or correct the split file",
+                    d->root, d->class_name[i], path_of_class(d, i));
+  }
+  return FVG_OK;
+}
+
+void tell_one_class(fvg_ctx *c, const char *root, int n_class) {
+  if (n_class != 1) return;
+  fvg_log(c, 0, "%.300s: the test is of one class only, so accuracy is 100 %% whatever is tested",
+          root);
 }
 
 fvg_status test_task(const fvg_dataset *d, fvg_group half, fvg_task *task) {

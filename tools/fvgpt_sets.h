@@ -46,6 +46,11 @@ fvg_status test_of_task(fvg_ctx *c, test_set *x, const fvg_task *task);
 /* Encodes its pictures by plain CLIP, if that is still to be done. */
 fvg_status test_encode(fvg_clip *m, test_set *x);
 /* Its name stays. */
+/* Class names become texts, so they must be UTF-8; FVG_E_ARG names the folder of one that is
+   not. */
+fvg_status check_class_names(const fvg_dataset *d);
+/* A warning where n_class is 1: whatever is tested, all is right. */
+void tell_one_class(fvg_ctx *c, const char *root, int n_class);
 void test_free(fvg_ctx *c, test_set *x);
 
 /* Features of a test set by l's tower, to be released unless they are x->f, which they are where l

@@ -126,19 +126,17 @@ int default_threads(void) {
   return *end || n < 1 || n > 256 ? 0 : (int)n;
 }
 
-#ifdef _WIN32
-static int is_utf8(const char *text) {
+int is_utf8(const char *text) {
   const unsigned char *at = (const unsigned char *)text;
   size_t left = strlen(text);
   while (left) {
-    size_t n = fvg_utf8_length(at, left);
+    const size_t n = fvg_utf8_length(at, left);
     if (!n) return 0;
     at += n;
     left -= n;
   }
   return 1;
 }
-#endif
 
 /* Windows hands arguments over in its code page, which the C library's fopen expects as well,
    while texts here are UTF-8: an accented letter would become other tokens than the same letter
@@ -329,9 +327,10 @@ fvg_status make_folders(fvg_ctx *c, const char *path) {
     const int ends_here = !ch || is_slash(ch);
     if (!ends_here || is_slash(part[i - 1])) continue;
     part[i] = 0;
-    if (!is_drive(part) && make_folder(part) && !is_folder(part)) {
-      const char *why = strerror(errno);
-      return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, why);
+    if (!is_drive(part) && make_folder(part)) {
+      const int reason = errno;                  /* is_folder sets errno too */
+      if (!is_folder(part))
+        return fvg_fail(c, FVG_E_IO, "%s: cannot make this folder: %s", part, strerror(reason));
     }
     part[i] = ch;
   }

@@ -22,6 +22,7 @@ void pause_for(double seconds);
 /* $FVGPT_THREADS, else one for each processor that this process may use; 0: that is no number from
    1 to 256. */
 int default_threads(void);
+int is_utf8(const char *text);
 /* Are all arguments UTF-8?  0: no, after a message. */
 int check_arguments(int argc, char **argv);
 

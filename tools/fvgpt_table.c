@@ -47,9 +47,10 @@ fvg_status write_all_tables(tuning *t) {
   for (int e = 0; !s && e < t->n_entry; e++) s = load_entry(t, e, &n_missing);
   if (!s && n_missing) {
     s = fvg_fail(t->c, FVG_E_IO,
-                 "%s: %d of %d results are missing; wait for the shards that are at work, or give "
+                 "%s: %d of %d results %s missing; wait for the shards that are at work, or give "
                  "tune's command again",
-                 t->o->out, n_missing, t->n_entry * t->n_seed * t->n_row);
+                 t->o->out, n_missing, t->n_entry * t->n_seed * t->n_row,
+                 n_missing == 1 ? "is" : "are");
   }
   for (int e = 0; !s && e < t->n_entry; e++) {
     s = load_entry(t, e, &n_missing);

@@ -62,6 +62,8 @@ static fvg_status open_targets(tuning *t) {
                         : open_root(c, o, name, NULL, d);
     if (s) return s;
     t->n_target++;
+    s = check_class_names(d);
+    if (s) return s;
   }
   return FVG_OK;
 }
@@ -76,6 +78,8 @@ static fvg_status open_sets(tuning *t) {
     if (!s && t->o->learner.all) s = join_splits(&t->set[t->n_set]);
     if (s) return s;
     t->n_set++;
+    s = check_class_names(&t->set[t->n_set - 1]);
+    if (s) return s;
   }
   return open_targets(t);
 }
@@ -168,6 +172,7 @@ fvg_status tuning_run(tuning *t) {
   if (!s) s = open_sets(t);
   if (!s) s = check_run(t);
   if (!s) s = make_plan(t);
+  if (!s && !t->o->shard.number) s = check_earlier_runs(t);
   if (!s) s = open_cache(t->m, &t->o->common, &t->cache);
   if (!s) s = t->o->shard.number ? run_shard(t) : run_alone(t);
   return s;

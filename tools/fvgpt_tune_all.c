@@ -79,8 +79,8 @@ fvg_status join_splits(fvg_dataset *d) {
   }
   all.n = kept;
   d->train = all;
-  fvg_log(d->ctx, 1, "%.200s: with --all, all %d pictures of its %d classes train", d->root, all.n,
-          d->n_class);
+  fvg_log(d->ctx, 1, "%.200s: with --all, all %d pictures of its %d class%s train", d->root, all.n,
+          d->n_class, d->n_class == 1 ? "" : "es");
   return FVG_OK;
 }
 

@@ -45,8 +45,8 @@ static fvg_status check_shots(const tuning *t, const table_entry *e, const fvg_t
     return fvg_fail(c, FVG_E_ARG, "%s: class \"%s\" has no training images", root, name);
   if (fewest < e->shots) {
     fvg_log(c, 0,
-            "%s: class \"%s\" has only %d training images for %d shots; all of them are used",
-            root, name, fewest, e->shots);
+            "%s: class \"%s\" has only %d training image%s for %d shots; all of them are used",
+            root, name, fewest, plural(fewest), e->shots);
   }
   if (t->o->calibration && task->n_class < 4) {
     return fvg_fail(c, FVG_E_ARG,
@@ -102,16 +102,26 @@ fvg_status draw_all(const tuning *t, int set, fvg_items *all) {
   return s;
 }
 
-static fvg_status has_a_mask(const fvg_dataset *d, const fvg_items *items, int *has) {
-  *has = 0;
-  for (int i = 0; !*has && i < items->n; i++) {
+static fvg_status count_masks(const fvg_dataset *d, const fvg_items *items, int *n) {
+  *n = 0;
+  for (int i = 0; i < items->n; i++) {
     char *path;
     fvg_status s = fvg_dataset_mask_path(d, &path, items->item[i].path);
     if (s) return s;
-    *has = path != NULL;
+    *n += path != NULL;
     fvg_release(d->ctx, path);
   }
   return FVG_OK;
+}
+
+/* What those without a mask among masked pictures are trained as.  How many they are is told
+   elsewhere. */
+static void tell_unmasked(const fvg_dataset *d) {
+  fvg_log(d->ctx, 1,
+          "%.200s: FVG-PT trusts no foreground of a picture without a mask, and others take all of "
+          "it for foreground; run fvgpt masks again, which makes those that are missing, or use "
+          "--masks own",
+          d->root);
 }
 
 /* Decides where the masks of a set come from, and checks those of files. */
@@ -119,12 +129,15 @@ static fvg_status check_masks(tuning *t, int set, findings *f) {
   fvg_ctx *c = t->m->ctx;
   const fvg_dataset *d = &t->set[set];
   fvg_items all;
-  int has = 0;
+  int n_masked = 0;
   fvg_status s = draw_all(t, set, &all);
-  if (!s && all.n && any_needs_masks(t)) s = has_a_mask(d, &all, &has);
-  t->own_masks[set] = t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !has);
-  if (!s && all.n && any_needs_masks(t) && !t->own_masks[set])
+  if (!s && all.n && any_needs_masks(t)) s = count_masks(d, &all, &n_masked);
+  t->own_masks[set] =
+      t->o->data.masks == MASKS_OWN || (t->o->data.masks == MASKS_AUTO && !n_masked);
+  if (!s && all.n && any_needs_masks(t) && !t->own_masks[set]) {
     s = found(c, f, fvg_dataset_check_masks(d, &all));
+    if (!s && n_masked && n_masked < all.n) tell_unmasked(d);
+  }
 
   /* Other seeds, which may come later, find the same files. */
   if (!s && any_needs_masks(t) && t->own_masks[set]) {
@@ -188,9 +201,27 @@ static void tell_untested(fvg_ctx *c, const fvg_dataset *d) {
   }
   if (!n) return;
   fvg_log(c, 0,
-          "%.200s: %d of %d classes have no test picture left, such as \"%.60s\"; accuracy is that "
+          "%.200s: %d of %d classes %s no test picture left, such as \"%.60s\"; accuracy is that "
           "of the others",
-          d->root, n, d->n_class, d->class_name[first]);
+          d->root, n, d->n_class, n == 1 ? "has" : "have", d->class_name[first]);
+}
+
+/* With one class there is nothing to tell it from.  One class in a half makes every accuracy of
+   that half 100 %, which looks like success. */
+static fvg_status check_classes(const tuning *t, const fvg_dataset *d) {
+  fvg_ctx *c = t->m->ctx;
+  if (d->n_class < 2) {
+    return fvg_fail(c, FVG_E_ARG,
+                    "%.300s: there is one class only, so nothing can be learned; it needs a folder "
+                    "of pictures for each of two classes at least",
+                    d->root);
+  }
+  if (t->train_half != FVG_BASE || d->n_class > 3) return FVG_OK;
+  fvg_log(c, 0,
+          "%.300s: %s half has one class only, so its accuracy is 100 %% whatever is tuned; use "
+          "--few-shot or --all",
+          d->root, d->n_class == 2 ? "either" : "the new");
+  return FVG_OK;
 }
 
 /* The files of a data set that is trained on. */
@@ -202,8 +233,9 @@ static fvg_status check_set_files(tuning *t, int set, findings *f) {
   const int masks = reads_masks ? FVG_CHECK_MASKS : 0;
   const fvg_status train = fvg_dataset_check(d, FVG_CHECK_TRAIN | masks, skip_bad);
   fvg_status s = found(c, f, train);
+  if (!s) s = found(c, f, check_classes(t, d));
   if (!s) s = found(c, f, fvg_dataset_check(d, FVG_CHECK_VAL | FVG_CHECK_TEST, skip_bad));
-  if (!s && !train) s = check_draws(t, set, f);
+  if (!s && !train && d->n_class > 1) s = check_draws(t, set, f);
   if (!s) s = found(c, f, check_val(t, d));
   if (!s && !train) s = check_masks(t, set, f);
   if (!s && skip_bad && !t->o->learner.all) tell_untested(c, d);
@@ -252,7 +284,10 @@ static fvg_status check_tests(tuning *t, findings *f) {
     s = check_test(c, &t->set[i], t->train_half, f);
     if (!s && halves) s = check_test(c, &t->set[i], FVG_NEW, f);
   }
-  for (int i = 0; !s && i < t->n_target; i++) s = check_test(c, &t->target[i], FVG_ALL, f);
+  for (int i = 0; !s && i < t->n_target; i++) {
+    s = check_test(c, &t->target[i], FVG_ALL, f);
+    tell_one_class(c, t->target[i].root, t->target[i].n_class);
+  }
   return s;
 }
 

@@ -161,6 +161,28 @@ static fvg_status choose(tuning *t, int row, const seed_run *run, fvg_learner *t
   return save_best(t, &r, run, tuned, best, choices, &found->val, path);
 }
 
+/* ---- before a run ---- */
+/* FVG-PT and DPC on a learner that is still to be chosen cannot be looked at yet, nor can their own
+   candidates. */
+fvg_status check_earlier_row(tuning *t, int row, const seed_run *run) {
+  char path[1600], choices[MAX_VARIATIONS * CHOICE_BYTES];
+  table_row r = t->row[row];
+  const unsigned wanted = choices_of(t->o, &r);
+  if (r.backbone >= 0 && choices_of(t->o, &t->row[r.backbone])) return FVG_OK;
+  if (!wanted) return check_stage(t, &r, run);
+
+  snprintf(path, sizeof path, "%s/%s/seed%d/checkpoint.safetensors", t->out, r.name, run->seed);
+  print_choices(t, wanted, choices, sizeof choices);
+  fvg_status s = check_earlier(t, path, choices);
+  for (int i = 0; !s; i++) {
+    r = t->row[row];
+    r.is_candidate = 1;
+    if (!candidate(&t->o->choose, wanted, i, &r.own)) break;
+    s = check_stage(t, &r, run);
+  }
+  return s;
+}
+
 /* ---- stages ---- */
 static fvg_status stage(tuning *t, int row, const seed_run *run, fvg_learner *tuned, trained *x) {
   const unsigned wanted = choices_of(t->o, &t->row[row]);

@@ -9,6 +9,9 @@
    that the methods train on. */
 fvg_status make_val(tuning *t, const seed_run *run);
 
+/* check_stage for a row, or for all its candidates. */
+fvg_status check_earlier_row(tuning *t, int row, const seed_run *run);
+
 /* Stage 1 of a row: a method. */
 fvg_status stage_method(tuning *t, int row, const seed_run *run, fvg_learner **l);
 /* FVG-PT on the tuned learner. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fvgpt_checks.h"
+#include "fvgpt_results.h"
 #include "fvgpt_tune_choose.h"
 #include "fvgpt_tune_marks.h"
 
@@ -72,6 +73,18 @@ static fvg_status reuse_head(tuning *t, const char *path, const description *abo
     x.head = NULL;
   }
   fvg_head_checkpoint_free(t->m, &x);
+  return s;
+}
+
+fvg_status check_earlier_head(tuning *t, int row, const seed_run *run) {
+  char folder[1280], path[1400];
+  description about;
+  fvg_head *h = NULL;
+  result_folder(t, (int)(t->at - t->entry), row, run->number, folder, sizeof folder);
+  checkpoint_in(folder, path, sizeof path);
+  describe_head(t, &t->row[row], run->number, run->task, &about);
+  fvg_status s = reuse_head(t, path, &about, run->task, &h);
+  fvg_head_free(h);
   return s;
 }
 

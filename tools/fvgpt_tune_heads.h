@@ -8,6 +8,8 @@
 /* Fits a head, or takes its checkpoint if it is finished, and tests it.  Where its kind has no rule
    for new classes, the result is NaN. */
 fvg_status run_head(tuning *t, int row, const seed_run *run);
+/* check_stage for a head. */
+fvg_status check_earlier_head(tuning *t, int row, const seed_run *run);
 /* Tests zero-shot CLIP with the seven templates that CLIP's authors selected and the data set's
    own. */
 fvg_status run_ensemble(tuning *t, int row, int run);

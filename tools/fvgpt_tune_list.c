@@ -301,6 +301,7 @@ fvg_status parse_trainers(tuning *t, fvg_ctx *c) {
   const char *list = t->o->learner.trainer;
   char name[64];
   while (next_item(&list, name, sizeof name)) {
+    spell_trainer(name);
     fvg_status s = add_trainer(t, c, name);
     if (s) return s;
   }

@@ -36,7 +36,7 @@ static fvg_status own_mask(tuning *t, int set, fvg_foreground *x, const fvg_item
   if (is_there) {
     s = fvg_image_load(c, &mask, file, 1);
   } else {
-    if (!s) s = fvg_dataset_load(d, &picture, NULL, item, 0);
+    if (!s) s = load_picture(d, item, t->o->data.skip_bad, &picture);
     if (!s) s = fvg_foreground_mask(x, &mask, NULL, &picture, item->label);
     if (!s) s = save_mask(c, w, &mask, file);
     ++*n_made;

@@ -232,6 +232,75 @@ fvg_status train_method(tuning *t, const table_row *r, const seed_run *run, fvg_
   return stage_1(t, r, "", run, l, curve);
 }
 
+/* ---- before a run ---- */
+static void leave_out(fvg_settings *x, const char *key) {
+  int kept = 0;
+  for (int i = 0; i < x->n; i++) {
+    if (strcmp(x->entry[i].key, key)) x->entry[kept++] = x->entry[i];
+  }
+  x->n = kept;
+}
+
+static fvg_status check_state(const tuning *t, const char *path, const char *mark) {
+  fvg_ctx *c = t->m->ctx;
+  fvg_source source;
+  fvg_weights *w = NULL;
+  fvg_status s = fvg_source_file(c, &source, path);
+  if (!s) s = fvg_weights_open(c, &w, &source);
+  const char *theirs = s ? NULL : fvg_weights_metadata(w, "mark");
+  if (theirs && strcmp(theirs, mark)) {
+    s = fvg_fail(c, FVG_E_ARG,
+                 "%s: a run with other settings was begun there; remove it to begin anew", path);
+  }
+  fvg_weights_close(w);
+  return s;
+}
+
+static fvg_status check_checkpoint(const tuning *t, const char *path, const fvg_settings *x,
+                                   const fvg_learner *want) {
+  fvg_learner *have = NULL;
+  fvg_fvgpt *f = NULL;
+  fvg_weights *w = NULL;
+  mute_log(1);
+  fvg_status s = fvg_checkpoint_load(t->m, &have, &f, &w, path);
+  mute_log(0);
+  if (!s) s = check_settings(t, path, w, x, have, want);
+  fvg_weights_close(w);
+  fvg_fvgpt_free(f);
+  fvg_learner_free(have);
+  return s;
+}
+
+/* Masks that CLIP is still to make have no mark yet, so they are compared later, and so is a state,
+   whose mark has theirs in it. */
+fvg_status check_stage(tuning *t, const table_row *r, const seed_run *run) {
+  char folder[ROW_FOLDER_BYTES], whole[1100 + ROW_FOLDER_BYTES], path[1600], state[1620];
+  char mark[MARK_BYTES];
+  row_folder(t, r, "", run->number, folder);
+  snprintf(whole, sizeof whole, "%s/%s", t->out, folder);
+  checkpoint_in(whole, path, sizeof path);
+  snprintf(state, sizeof state, "%s.part", path);
+  const int is_finished = fvg_file_exists(path);
+  if (!is_finished && !fvg_file_exists(state)) return FVG_OK;
+
+  description about;
+  fvg_learner *want = NULL;
+  const int lacks_masks = needs_masks(t, r) && t->own_masks[t->at->set];
+  const table_row *method = r->backbone >= 0 ? &t->row[r->backbone] : r;
+  mute_log(1);
+  fvg_status s = learner_for(t, method, run->task, run->seed, &want);
+  mute_log(0);
+  if (!s) {
+    describe(t, r, run->number, run->task, &about);
+    if (lacks_masks) leave_out(&about.settings, "masks");
+    mark_of(&about.settings, want, r, mark);
+    if (is_finished) s = check_checkpoint(t, path, &about.settings, want);
+    else if (!lacks_masks) s = check_state(t, state, mark);
+  }
+  fvg_learner_free(want);
+  return s;
+}
+
 /* ---- cross-fitted gates ---- */
 /* Every other class of the base classes: the method is tuned on them, and its views are of the
    classes between. */

@@ -28,6 +28,10 @@ fvg_status train_dpc(tuning *t, const table_row *r, const seed_run *run, fvg_lea
 fvg_status save_dpc_for_new(tuning *t, const table_row *r, const seed_run *run, fvg_learner *tuned,
                             fvg_learner *base, fvg_learner **for_new);
 
+/* Is what lies in a row's folder, a checkpoint or a state that was cut off, of this run's settings?
+   Nothing is written.  FVG_E_ARG tells what differs. */
+fvg_status check_stage(tuning *t, const table_row *r, const seed_run *run);
+
 /* Makes a folder inside the entry's, and writes the path of the checkpoint in it. */
 fvg_status prepare_folder(const tuning *t, const char *folder, char *path, size_t size);
 

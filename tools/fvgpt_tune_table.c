@@ -61,9 +61,36 @@ static void list_unusual(const tuning *t, const table_row *r, const fvg_learner_
   if (train->optimizer.warmup_epochs < 0) snprintf(text, size, ", no warm-up");
   if (distill_of(r)) append(text, size, "lambda-base", lambda_base_of(t->o, r));
   if (r->backbone >= 0) return;
-  if (desc->n_ctx) append(text, size, "n_ctx", desc->n_ctx);
+  if (desc->n_ctx && !desc->ctx_init) append(text, size, "n_ctx", desc->n_ctx);
   for (int i = 0; i < desc->n_option && strlen(text) < size - 60; i++)
     append(text, size, desc->option[i].name, desc->option[i].value);
+}
+
+/* With --ctx-init the words decide how many vectors a method learns, so a learner of two classes is
+   asked.  Appends words and place where they are not the usual ones. */
+static fvg_status list_context(const tuning *t, const table_row *r, const fvg_learner_desc *desc,
+                               char *text, size_t size) {
+  const learner_options *o = &t->o->learner;
+  const int is_usual = !o->ctx_init && !strcmp(o->position, "end");
+  if (r->backbone >= 0 || is_usual) return FVG_OK;
+  fvg_learner *l = NULL;
+  mute_log(1);
+  fvg_status s = fvg_learner_new(t->m, &l, (const char *const *)t->d->class_name,
+                                 t->d->n_class < 2 ? 1 : 2, desc);
+  mute_log(0);
+  if (s) return s;
+  fvg_learner_desc made;
+  fvg_learner_made_from(l, &made, NULL);
+  if (o->ctx_init && made.ctx_init) {
+    append(text, size, "n_ctx", made.n_ctx);
+    const size_t at = strlen(text);
+    snprintf(text + at, size - at, ", ctx-init \"%.100s\"", made.ctx_init);
+  }
+  const size_t at = strlen(text);
+  if (strcmp(o->position, "end"))
+    snprintf(text + at, size - at, ", class-token-position %s", o->position);
+  fvg_learner_free(l);
+  return FVG_OK;
 }
 
 /* Appends what --choose will try for the row. */
@@ -112,10 +139,13 @@ static fvg_status print_setting(const tuning *t, const table_row *r) {
   if (r->backbone >= 0) preset = r->dpc ? "DPC's" : "FVG-PT's";
   char unusual[400], choices[500] = "";
   list_unusual(t, r, &desc, &d, unusual, sizeof unusual);
+  s = list_context(t, r, &desc, unusual, sizeof unusual);
+  if (s) return s;
   list_choices(t, r, choices, sizeof choices);
-  print(stdout, "settings    %s: preset %s, %s, %s, lr %g, %d epochs, batch %d%s%s\n", r->name,
+  print(stdout, "settings    %s: preset %s, %s, %s, lr %g, %d epoch%s, batch %d%s%s\n", r->name,
         preset, which, d.optimizer.kind == FVG_ADAMW ? "AdamW" : "SGD",
-        (double)d.optimizer.lr, d.optimizer.epochs, d.batch, unusual, choices);
+        (double)d.optimizer.lr, d.optimizer.epochs, plural(d.optimizer.epochs), d.batch, unusual,
+        choices);
   return FVG_OK;
 }
 
@@ -163,6 +193,9 @@ static int count_tested(const tuning *t) {
   for (int run = 0; run < t->n_seed; run++) n += count_tests(t, run) > 0;
   return n;
 }
+
+/* A single run deviates from nothing. */
+static int has_deviation(const tuning *t) { return count_tested(t) > 1; }
 
 /* Mean and deviation of a test over the runs; column n_test: H.  The deviation is that of the
    population, as in the published result parser. */
@@ -317,7 +350,7 @@ static void write_means(document *d, tuning *t, int entry, int row) {
     put_number(d, ", ", t->test[i].name, "", mean[i]);
     put_number(d, ", ", t->test[i].name, "_std", deviation[i]);
     print_number(mean[i], test_width(t, i));
-    print_number(deviation[i], 6);
+    if (has_deviation(t)) print_number(deviation[i], 6);
   }
   if (has_h(t)) {
     const double h = fvg_harmonic_mean(mean[0], mean[1]);
@@ -347,7 +380,7 @@ static void print_head(const tuning *t) {
   for (int i = 0; i < t->n_test; i++) {
     printf(" ");
     print_right(t->test[i].name, test_width(t, i));
-    printf(" %6s", "+-");
+    if (has_deviation(t)) printf(" %6s", "+-");
   }
   const int n = count_tested(t);
   printf("%s   mean of %d %s%s%s\n", has_h(t) ? "      H" : "", n, t->n_fold ? "fold" : "seed",
@@ -367,8 +400,11 @@ static void print_next(const tuning *t, int entry) {
     print(stdout, "zero_shot, which is CLIP as it was, is as good as what was tuned\n");
   char folder[RUN_BYTES];
   run_folder(t, 0, folder);
-  print(stdout, "next: fvgpt classify --model DIR --checkpoint %s/%s/%s PICTURE...\n", t->out,
-        t->row[best].name, folder);
+  char checkpoint[1300];
+  snprintf(checkpoint, sizeof checkpoint, "%.1100s/%s/%s", t->out, t->row[best].name, folder);
+  print(stdout, "next: fvgpt classify --model DIR --checkpoint ");
+  print_shell_word(stdout, checkpoint);
+  print(stdout, " PICTURE...\n");
 }
 
 /* The file holds every result; what is printed is the means. */

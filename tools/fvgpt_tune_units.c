@@ -243,3 +243,33 @@ void close_entry(tuning *t) {
   free_entry_views(t);
   forget_results(t);
 }
+
+/* ---- before a run ---- */
+/* A result that bears this run's mark was made with its options and pictures. */
+static fvg_status check_earlier_result(tuning *t, int row, const seed_run *run) {
+  fvg_status s = read_result(t, (int)(t->at - t->entry), row, run->number);
+  if (s || t->has_result[row][run->number]) return s;
+  if (t->row[row].head) return check_earlier_head(t, row, run);
+  return t->row[row].method ? check_earlier_row(t, row, run) : FVG_OK;
+}
+
+static fvg_status check_earlier_seed(tuning *t, int number) {
+  fvg_status s = open_seed(t, number);
+  const seed_run run = {number, t->seed[number], &t->task};
+  for (int row = 1; !s && row < t->n_row; row++) s = check_earlier_result(t, row, &run);
+  close_seed(t);
+  return s;
+}
+
+fvg_status check_earlier_runs(tuning *t) {
+  fvg_status s = FVG_OK;
+  for (int e = 0; !s && e < t->n_entry; e++) {
+    t->at = &t->entry[e];
+    t->d = &t->set[t->at->set];
+    entry_folder(t, e, t->out, sizeof t->out);
+    for (int run = 0; !s && run < t->n_seed; run++) s = check_earlier_seed(t, run);
+    forget_results(t);
+  }
+  free_tests(t);
+  return s;
+}

@@ -31,4 +31,8 @@ void free_tests(tuning *t);
    is. */
 fvg_status finish_unit(tuning *t, int unit_row, int number);
 
+/* Looks at what lies in --out before anything is written there: a checkpoint of other settings is
+   an error, and the run that made it stays whole. */
+fvg_status check_earlier_runs(tuning *t);
+
 #endif
