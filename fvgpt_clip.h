@@ -15468,6 +15468,9 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 grey values,   a soft mask: foreground is what lies above mask_threshold (0.5 of
      or any JPEG                 full white).  Where it is in many colours it is an error.
+     few greys, dark and light,  an error: labels, or a soft mask.  Such is a PGM whose white is not
+     of a file whose white is    1, 255 or 65535, and a PNG of 2 or 4 bits: its greys come here as
+     neither 1, 255 nor 65535    shares of 255, and a label may be bright
 
    What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
    a guess, and the data set's mask_reading decides.  Each file is judged by itself, so the result
@@ -15673,16 +15676,30 @@ static fvg_mask_reading fvg__meaning_of_greys(const fvg__mask_tally *is, const c
                                "white or VOC's border");
 }
 
+/* What a mask's file says of its values. */
+typedef struct fvg__mask_file {
+  int lossy;                  /* 1: a JPEG, whose values are not exact                          */
+  int white;                  /* the value of white: 255, of 16 bits 65535, else what it says   */
+} fvg__mask_file;
+
 /* How a picture of few colours, without alpha, is meant.  *why, if it cannot be told, is the
    reason. */
-static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const char **why) {
+static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, int white,
+                                                const char **why) {
   const fvg__mask_tally is = fvg__count_mask(x);
   if (x->n == 1)
     return fvg__meaning_of_one_colour(x->colour[0], &is, why);
   if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
 
-  /* Black where all else is light; two colours, one dark and one light; dark specks. */
   const size_t light = is.white + is.bright;
+  const int usual = white == 1 || white == 255 || white == 65535;
+  if (!usual && is.grey && light && (is.dark || !is.black)) {
+    return fvg__cannot_tell(why, white < 255
+                                     ? "its greys have fewer than 8 bits: labels, or a soft mask"
+                                     : "its white is not 65535: labels, or a soft mask");
+  }
+
+  /* Black where all else is light; two colours, one dark and one light; dark specks. */
   if (is.black && !is.dark && !is.border) return FVG_MASK_GREY;
   if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;
   if (light && is.dark <= light / 50) return FVG_MASK_GREY;
@@ -15694,11 +15711,13 @@ static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const cha
   return fvg__cannot_tell(why, "it holds white beside other colours");
 }
 
-/* How a picture without alpha is meant.  lossy: a JPEG, whose values are not exact. */
-static fvg_mask_reading fvg__meaning_of(const fvg_image *m, int lossy, const char **why) {
+/* How a picture without alpha is meant. */
+static fvg_mask_reading fvg__meaning_of(const fvg_image *m, const fvg__mask_file *file,
+                                        const char **why) {
   fvg__palette x;
   fvg__palette_of(&x, m);
-  if (!lossy && x.n <= FVG__MASK_COLOURS) return fvg__meaning_of_colours(&x, why);
+  if (!file->lossy && x.n <= FVG__MASK_COLOURS)
+    return fvg__meaning_of_colours(&x, file->white, why);
   if (fvg__is_coloured(m)) return fvg__cannot_tell(why, "it is a picture in many colours");
   return FVG_MASK_GREY;
 }
@@ -15760,28 +15779,29 @@ static void fvg__take_alpha(fvg_image *m) {
 
 /* Chooses the reading from the values of m, or of its alpha channel where that is a mask.  Returns
    why it cannot be told, or NULL. */
-static const char *fvg__reading_of_values(fvg_image *m, int lossy, fvg__mask_facts *x) {
+static const char *fvg__reading_of_values(fvg_image *m, const fvg__mask_file *file,
+                                          fvg__mask_facts *x) {
   const char *why = NULL;
   x->alpha = fvg__alpha_is_mask(m, &why);
   if (x->alpha) fvg__take_alpha(m);
-  if (!why) x->reading = fvg__meaning_of(m, lossy, &why);
+  if (!why) x->reading = fvg__meaning_of(m, file, &why);
   return why;
 }
 
 /* Chooses the reading of m as `told`, which may leave it to the values, and keeps only the channels
    that are read.  Returns why the reading cannot be told, or NULL. */
-static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
-                                       fvg__mask_facts *x) {
+static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told,
+                                       const fvg__mask_file *file, fvg__mask_facts *x) {
   const char *why = NULL;
   x->reading = told;
   switch (told) {
     case FVG_MASK_GREY:
     case FVG_MASK_LABELS:
     case FVG_MASK_TRIMAP: return NULL;
-    case FVG_MASK_AUTO: return fvg__reading_of_values(m, lossy, x);
+    case FVG_MASK_AUTO: return fvg__reading_of_values(m, file, x);
 
     case FVG_MASK_INVERTED:  /* whoever asks for it knows what the mask is: in doubt it is grey   */
-      why = fvg__reading_of_values(m, lossy, x);
+      why = fvg__reading_of_values(m, file, x);
       if (why) x->reading = FVG_MASK_GREY;
       return NULL;
 
@@ -15789,13 +15809,25 @@ static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int 
       x->alpha = m->channels % 2 == 0;
       if (!x->alpha) return "it has no alpha channel";
       fvg__take_alpha(m);
-      x->reading = fvg__meaning_of(m, lossy, &why);
+      x->reading = fvg__meaning_of(m, file, &why);
       return why;
   }
   return NULL;
 }
 
 /* ---- applying a reading ---- */
+/* Gives labels their values again, where white is below 255 and the decoder has made them shares of
+   255; that is exact, as no two of them became the same.  Colours stay: they have no numbers. */
+static void fvg__unscale_labels(fvg_image *m, int white) {
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
+    if (!fvg__is_grey(fvg__colour_at(m, i))) return;
+
+  const size_t n_value = n * (size_t)m->channels;
+  for (size_t i = 0; i < n_value; i++)
+    m->pixels[i] = (uint8_t)((m->pixels[i] * white + 127) / 255);
+}
+
 /* Makes m 255 where a picture of labels, or a trimap, has foreground.  White is a label of its own
    only where there is no other. */
 static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
@@ -15882,21 +15914,42 @@ static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *p
 }
 
 /* ---- pictures and masks ---- */
-/* Loads all channels of a file, and finds out whether it is JPEG, whose values are not exact, or
-   PNG of 16 bits, of which the decoder keeps the high byte. */
-static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy,
-                                     int *is_16_bit) {
+/* The value of white of a PNM file that could be decoded.  A comment before it may be of any
+   length, so the whole file is read. */
+static fvg_status fvg__pnm_white(fvg_ctx *c, int *white, const fvg_source *source) {
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  fvg_status s = fvg_source_read_all(c, &bytes, &n, source);
+  if (s) return s;
+  fvg__pnm p;
+  p.at = bytes;
+  p.end = bytes + n;
+  s = fvg__pnm_header(c, &p, source->name);
+  if (!s) *white = p.max;
+  fvg_bytes_free(c, bytes);
+  return s;
+}
+
+/* Loads all channels of a file, and what it says of its values. */
+static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
+                                     fvg__mask_file *file) {
   fvg_source source;
   memset(m, 0, sizeof *m);
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
 
   uint8_t head[26] = {0};
-  if (source.size >= sizeof head)
-    s = fvg__source_read(c, &source, head, 0, sizeof head);
-  *lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
-  *is_16_bit = head[0] == 0x89 && head[1] == 'P' && head[24] == 16;
+  const size_t n_head = source.size < sizeof head ? (size_t)source.size : sizeof head;
+  s = fvg__source_read(c, &source, head, 0, n_head);
+  file->lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
+  file->white = 255;
+
+  /* PNG has the bits of a value, and 3 for a palette, whose colours always have 8 of them. */
+  const int in_palette = head[25] == 3;
+  const int is_png = head[0] == 0x89 && head[1] == 'P' && head[24] >= 1 && head[24] <= 16;
+  if (is_png && !in_palette) file->white = (1 << head[24]) - 1;
   if (!s) s = fvg_image_decode(c, m, &source, 0);
+  if (!s && fvg__is_pnm(head, sizeof head)) s = fvg__pnm_white(c, &file->white, &source);
   fvg_source_close(&source);
   return s;
 }
@@ -15918,8 +15971,8 @@ static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image
 
 /* Chooses how the mask is read, and fails if that cannot be told or would not be exact. */
 static fvg_status fvg__settle_reading(const fvg_dataset *d, fvg_image *mask, const char *path,
-                                      int lossy, int is_16_bit, fvg__mask_facts *facts) {
-  const char *why = fvg__choose_reading(mask, d->mask_reading, lossy, facts);
+                                      const fvg__mask_file *file, fvg__mask_facts *facts) {
+  const char *why = fvg__choose_reading(mask, d->mask_reading, file, facts);
   if (why) {
     return fvg_fail(d->ctx, FVG_E_FORMAT,
                     "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
@@ -15929,12 +15982,13 @@ static fvg_status fvg__settle_reading(const fvg_dataset *d, fvg_image *mask, con
 
   const int needs_labels =
       facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP;
-  if (is_16_bit && (needs_labels || fvg__is_black(mask))) {
+  if (file->white > 255 && (needs_labels || fvg__is_black(mask))) {
     return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                     "%.300s: a mask of 16 bits that is not black and white: of labels only the "
                     "high byte would be read; save it with 8 bits",
                     path);
   }
+  if (needs_labels && file->white < 255) fvg__unscale_labels(mask, file->white);
   return FVG_OK;
 }
 
@@ -15949,27 +16003,27 @@ static fvg_status fvg__fit_mask(fvg_ctx *c, fvg_image *mask, int width, int heig
   return FVG_OK;
 }
 
-/* Loads a mask as one channel of 0 and 255 with the sides of `image`, the picture, perhaps turned.
-   `stored` has the sides and the orientation of the picture's file.  Thresholding and nearest
-   resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+/* Loads a mask as one channel of 0 and 255.  `image` is the picture, perhaps turned, whose sides the
+   mask then gets; `stored` has the sides and the orientation of the picture's file.  image NULL: a
+   mask without its picture keeps the sides of its file, and is never turned.  Thresholding and
+   nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
 static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
                                  const fvg_image *stored, const fvg_image *image, float threshold,
                                  fvg__mask_facts *facts) {
   fvg_ctx *c = d->ctx;
   const int inverted = d->mask_reading == FVG_MASK_INVERTED;
-  int lossy = 0;
-  int is_16_bit = 0;
+  fvg__mask_file file;
   memset(facts, 0, sizeof *facts);
-  fvg_status s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
-  if (!s) s = fvg__mask_upright(c, mask, stored, image);
-  if (!s)
+  fvg_status s = fvg__load_channels(c, mask, path, &file);
+  if (!s && image) s = fvg__mask_upright(c, mask, stored, image);
+  if (!s && image)
     s = fvg__check_sides(c, mask, path, image->width, image->height, facts);
-  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, facts);
+  if (!s) s = fvg__settle_reading(d, mask, path, &file, facts);
   if (!s) s = fvg__apply_reading(c, mask, facts->reading, threshold, inverted);
   if (s) return s;
 
   fvg__measure_mask(mask, facts);
-  return fvg__fit_mask(c, mask, image->width, image->height);
+  return image ? fvg__fit_mask(c, mask, image->width, image->height) : FVG_OK;
 }
 
 /* Loads the mask that a picture was given. */
@@ -16021,7 +16075,7 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   return s;
 }
 
-/* Loads a mask without its picture: with the sides of its file, and never turned. */
+/* Loads a mask without its picture; mask->pixels is NULL if there is none. */
 static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, const fvg_item *item,
                                        float threshold) {
   fvg_ctx *c = d->ctx;
@@ -16032,14 +16086,8 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
   fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
   if (s || !path) return s;
 
-  const int inverted = d->mask_reading == FVG_MASK_INVERTED;
   fvg__mask_facts facts;
-  memset(&facts, 0, sizeof facts);
-  int lossy = 0;
-  int is_16_bit = 0;
-  s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
-  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, &facts);
-  if (!s) s = fvg__apply_reading(c, mask, facts.reading, threshold, inverted);
+  s = fvg__load_mask(d, mask, path, NULL, NULL, threshold, &facts);
   if (s) fvg_image_free(c, mask);
   fvg_release(c, path);
   return s;
