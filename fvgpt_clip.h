@@ -18366,12 +18366,16 @@ static fvg_status fvg__train_prompts(fvg_learner *l, fvg_views *v, const fvg_tas
   return s ? s : fvg__train(&t, l->param, l->n_param, desc);
 }
 
-/* Masks that the learner makes go to a copy of the data set with a store of its own. */
+/* Masks that the learner makes go to a copy of the data set with a store of its own.  They are 0 and
+   255, so there is nothing to tell of them, and what is told of the files is still to come. */
 static fvg_status fvg__train_on_own_masks(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                           const fvg_train_desc *desc) {
   const fvg_dataset *given = v->dataset;
   fvg_dataset own = *given;
-  own.masks = FVG_NEW(l->clip->ctx, struct fvg__mask_store);
+  int told = 1;
+  own.ctx = l->clip->ctx;
+  own.masks_told = &told;
+  own.masks = FVG_NEW(own.ctx, struct fvg__mask_store);
   if (!own.masks) return FVG_E_NOMEM;
   v->dataset = &own;
   fvg_status s = fvg__train_prompts(l, v, task, desc);
@@ -22214,13 +22218,15 @@ FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
   memset(&progress, 0, sizeof progress);
   progress.what = "masks";
   progress.n_steps = items->n;
+  fvg_dataset from = *d;                 /* its pictures are loaded in the context of the model */
+  from.ctx = c;
 
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < items->n; i++) {
     const fvg_item *item = &items->item[i];
     fvg_image picture, mask;
     memset(&mask, 0, sizeof mask);
-    s = fvg_dataset_load(d, &picture, NULL, item, 0);
+    s = fvg_dataset_load(&from, &picture, NULL, item, 0);
     if (!s) s = fvg_foreground_mask(x, &mask, NULL, &picture, item->label);
     if (!s) s = fvg_dataset_set_mask(d, item->path, &mask);
     fvg_image_free(c, &mask);
