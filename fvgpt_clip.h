@@ -857,8 +857,9 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 /* Another learner with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 
-/* Tells what a learner was made from, as fvg_learner_new takes it.  Words and template stay the
-   learner's; the values of all its options are written to option [FVG_RECIPE_OPTIONS]. */
+/* Tells what a learner was made from, as fvg_learner_new takes it; ctx_init "" if its context began
+   without words.  Words and template stay the learner's; the values of all its options are written
+   to option [FVG_RECIPE_OPTIONS]. */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, fvg_option *option);
 
 /* Tells why `have` is not what `want` was made to be, as the end of a sentence about `have`: "by
@@ -10144,6 +10145,7 @@ struct fvg_learner {
   int n_class;
   fvg__packed packed;                /* the same as texts                                         */
   float *g_clip;                     /* [n_class, d] g0, zero-shot CLIP's features, or NULL       */
+  float *g_sentence;                 /* [n_class, d] the mean of many sentences', or NULL         */
 
   char *words;                       /* to start from, or NULL                                    */
   int *word;                         /* [n_word] their tokens                                     */
@@ -10818,6 +10820,9 @@ FVG_DEF void fvg_learner_free(fvg_learner *l) {
   fvg_release(c, l->words);
   fvg_release(c, l->word);
   fvg_release(c, l->g_clip);
+#ifndef FVGPT_NO_TRAINING
+  fvg_release(c, l->g_sentence);
+#endif
 
   fvg__learner_free_list(c, l->param, l->n_param);
   fvg__learner_free_list(c, l->state, l->n_state);
@@ -11594,7 +11599,7 @@ static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
 /* g0 [C,d]; NULL: it could not be computed.  The first step asks for it, so a learner that is only
    tested need not encode 60 sentences for each class. */
 static const float *fvg__sentence_prior(fvg_learner *l) {
-  if (l->g_clip) return l->g_clip;
+  if (l->g_sentence) return l->g_sentence;
   fvg_clip *m = l->clip;
   float *g0 = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
   if (!g0) return NULL;
@@ -11604,7 +11609,7 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
     return NULL;
   }
   fvg_normalize_rows(g0, l->n_class, m->embed_dim);
-  l->g_clip = g0;
+  l->g_sentence = g0;
   return g0;
 }
 #endif /* FVGPT_NO_TRAINING */
@@ -12750,19 +12755,12 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 #ifndef FVGPT_NO_TRAINING  /* copies to train on */
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
+  if (out) *out = NULL;
+  if (!l) return FVG_E_ARG;                      /* no context, no place for a message */
   if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
   fvg_option option[FVG_RECIPE_OPTIONS];
-  int n_option = 0;
-  for (; l->method->option[n_option].name; n_option++) {
-    option[n_option].name = l->method->option[n_option].name;
-    option[n_option].value = l->option[n_option];
-  }
-
-  fvg_learner_desc desc = l->desc;
-  desc.ctx_init = l->words ? l->words : "";
-  desc.prompt_template = l->prompt_template;
-  desc.option = option;
-  desc.n_option = n_option;
+  fvg_learner_desc desc;
+  fvg_learner_made_from(l, &desc, option);
   const char *const *name = (const char *const *)l->class_name;
   fvg_status s = fvg__learner_new(l->clip, out, &desc, name, l->n_class, NULL, l->n_fixed);
   if (s) return s;
@@ -20080,7 +20078,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
   if (!out) return;
   *out = l->desc;
   out->method = l->method;
-  out->ctx_init = l->words;
+  out->ctx_init = l->words ? l->words : "";      /* NULL would be the method's own words */
   out->prompt_template = l->prompt_template;
   out->option = option;
   out->n_option = 0;

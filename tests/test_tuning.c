@@ -2074,6 +2074,51 @@ static void test_exact_options(world *w) {
   }
 }
 
+/* A learner that began without words is made again without words, and its copy too. */
+static void test_made_from(world *w) {
+  fvg_learner_desc d, again;
+  fvg_option option[FVG_RECIPE_OPTIONS];
+  fvg_learner *l = NULL, *back = NULL;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_find("KgCoOp");
+  d.ctx_init = "";
+  d.n_ctx = 3;
+  need(!fvg_learner_new(w->m, &l, names, BASE, &d), "a learner without words");
+  fvg_learner_made_from(l, &again, option);
+  check(!fvg_learner_new(w->m, &back, names, BASE, &again) && !fvg_learner_difference(back, l) && back->desc.n_ctx == 3,
+        "made again without words");
+  fvg_learner_free(back);
+  check(!fvg_learner_copy(&back, l) && !fvg_learner_difference(back, l), "and copied");
+  fvg_learner_free(back);
+  fvg_learner_free(l);
+}
+
+/* PromptSRC does not read the template, whether or not it has been trained; KgCoOp does. */
+static void test_template_differs(world *w) {
+  static const char *const method[] = {"PromptSRC", "DePT_PromptSRC", "KgCoOp"};
+  static const char *const brief[] = {"a", "b", "c", "d", "e", "f", "g", "h"};      /* the sentences are long */
+  fvg_views *v = new_views(w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  fvg_train_desc t = train_desc(1);
+  for (size_t i = 0; i < sizeof method / sizeof *method; i++) {
+    fvg_learner_desc d;
+    fvg_learner *l[2] = {NULL, NULL};
+    memset(&d, 0, sizeof d);
+    d.method = fvg_method_find(method[i]);
+    for (int k = 0; k < 2; k++) {
+      d.prompt_template = k ? "art of {}." : "a photo of a {}.";
+      need(!fvg_learner_new(w->m, &l[k], brief, BASE, &d), "two templates");
+    }
+    for (int k = 0; k < 2; k++) {
+      const char *why = fvg_learner_difference(l[0], l[1]);
+      check(i < 2 ? !why : why && !strcmp(why, "with another template"), k ? "trained" : "not trained");
+      if (!k) need(!fvg_learner_train(l[1], v, task_of(NULL, &w->train), &t), fvg_error(w->c));
+    }
+    fvg_learner_free(l[0]);
+    fvg_learner_free(l[1]);
+  }
+  fvg_views_free(v);
+}
+
 /* Rates that no training survives: the message says where, and what to try, and nothing is saved. */
 static void test_divergence(void) {
   static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
@@ -3655,6 +3700,8 @@ int main(void) {
   test_two_contexts(&w, p);
   test_silent_methods(&w);
   test_exact_options(&w);
+  test_made_from(&w);
+  test_template_differs(&w);
   test_parts(&w, "CoOp");
   test_parts(&w, "PromptSRC");
   test_parts(&w, "MMRL");
