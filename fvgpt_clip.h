@@ -19856,11 +19856,16 @@ FVG__APART static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l
   return FVG_OK;
 }
 
+/* Closes a source that a call took over and cannot read: so does opening it in no place. */
+FVG__APART static fvg_status fvg__close_unread(const fvg_source *source) {
+  return fvg_weights_open(NULL, NULL, source);
+}
+
 /* On failure nothing stays, and the source is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source) {
   fvg_status s = fvg__checkpoint_places(m, l, fvgpt, settings);
-  if (s) return s;
+  if (s) return fvg__close_unread(source);
   if (!source)
     return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
 
@@ -19992,7 +19997,10 @@ static fvg_status fvg__restore_head(fvg_clip *m, fvg_head_checkpoint *x) {
 
 FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
                                             const fvg_source *source) {
-  if (!out) return fvg__missing(m->ctx, "head checkpoint", "a place for it");
+  if (!out) {
+    fvg__missing(m->ctx, "head checkpoint", "a place for it");
+    return fvg__close_unread(source);
+  }
   memset(out, 0, sizeof *out);
   if (!source) return fvg__missing(m->ctx, "head checkpoint", "a source to read it from");
 
@@ -20039,6 +20047,7 @@ static fvg_status fvg__read_values(fvg_ctx *c, fvg_weights *w, const fvg_learner
 
 /* Copies the values once all of them are there; the source is closed with w. */
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
+  if (!l) return fvg__close_unread(source);
   fvg_ctx *c = l->clip->ctx;
   if (!source)
     return fvg_fail(c, FVG_E_ARG, "%s: no source to read it from", l->method->name);
@@ -20061,6 +20070,7 @@ FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
+  if (!l) return FVG_E_ARG;
   fvg_ctx *c = l->clip->ctx;
   if (!path)
     return fvg_fail(c, FVG_E_ARG, "%s: no path to load it from", l->method->name);

@@ -2934,6 +2934,26 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   fvg_weights_close(weights);
 }
 
+/* A source that cannot be read, because there is no place for what is in it, is closed all the same. */
+static void add_close(void *user) { ++*(int *)user; }
+
+static void test_unread_sources(world *w) {
+  int closed = 0;
+  fvg_source s = fvg_source_memory(standard.bytes, standard.n_bytes, "model");
+  fvg_learner *l;
+  fvg_fvgpt *f;
+  s.user = &closed;
+  s.close = add_close;
+  s.read = NULL;                                 /* is not asked for a byte                                        */
+  check(fvg_checkpoint_read(w->m, NULL, &f, NULL, &s) == FVG_E_ARG && closed == 1 && one_line(w->c, "checkpoint", "places"),
+        "no place for a learner");
+  check(fvg_checkpoint_read(w->m, &l, NULL, NULL, &s) == FVG_E_ARG && closed == 2, "no place for FVG-PT");
+  check(fvg_head_checkpoint_read(w->m, NULL, &s) == FVG_E_ARG && closed == 3 && one_line(w->c, "head checkpoint", "a place"),
+        "no place for a head");
+  check(fvg_learner_read(NULL, &s) == FVG_E_ARG && closed == 4, "no learner");
+  check(fvg_learner_load(NULL, "x") == FVG_E_ARG, "no learner for a file");
+}
+
 /* What was made on one model is refused by everything of another, even of the same sizes. */
 static void test_two_models(world *w, fvg_learner *here, fvg_fvgpt *f) {
   static float x[PIXELS + 3 * D * N];
@@ -3696,6 +3716,7 @@ int main(void) {
   test_calibration(&w, p, f);
   test_missing_arguments(&w, p, f);
   test_null_arguments(&w, p, f);
+  test_unread_sources(&w);
   test_two_models(&w, p, f);
   test_two_contexts(&w, p);
   test_silent_methods(&w);
