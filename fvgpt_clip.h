@@ -1091,7 +1091,8 @@ typedef struct fvg_dataset_desc {
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 
 /* Makes a data set of n pictures in memory.  They are not copied and must stay as long as the set;
-   the names are copied.  FVG_E_ARG names the picture whose label, channels or mask are wrong. */
+   the names are copied.  FVG_E_ARG names the picture whose label, sides, channels or mask are
+   wrong. */
 FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const fvg_picture *picture,
                                            int n, const char *const *class_name, int n_class);
 
@@ -1125,8 +1126,10 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
                                     const fvg_item *item, float mask_threshold);
 
 /* Gives a picture of the data set a mask, which goes before one in a file: fvg_dataset_load and all
-   that trains take it from then on.  It is copied.  mask: one channel of the picture's size, not 0
-   inside, else FVG_E_ARG; NULL: the picture has again the mask of its file, if there is one. */
+   that trains take it from then on, except views that are kept already (fvg_views): make those
+   anew.  It is copied.  mask: one channel of the picture's size, not 0 inside, else FVG_E_ARG; NULL:
+   the picture has again the mask of its file, if there is one.  Of a picture in memory, the size is
+   compared here; that of a file is known, and compared, when it is loaded with its mask. */
 FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask);
 
 #ifndef FVGPT_NO_STDIO
@@ -1309,7 +1312,8 @@ typedef struct fvg_views_desc {
 /* Rows of features (fvg_learner_feature_width) of the augmented images of a data set and of their
    foreground views.  Views that do not change from epoch to epoch are encoded once and kept under
    the item's path, so seeds and stages can share one fvg_views.  With a learner they are right only
-   for the values that it had when they were encoded. */
+   for the values that it had when they were encoded, and a mask that a picture is given later
+   (fvg_dataset_set_mask) does not change them. */
 typedef struct fvg_views fvg_views;
 
 /* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer. */
@@ -13708,11 +13712,35 @@ static fvg_status fvg__keep_mask(fvg_ctx *c, struct fvg__mask_store *x, const ch
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask) {
-  if (!d) return FVG_E_ARG;
-  if (!path) return fvg__missing(d->ctx, "fvg_dataset_set_mask", "a picture's path");
-  if (mask && (!mask->pixels || mask->channels != 1))
+/* The picture that an item of a data set in memory names; NULL: none. */
+static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path) {
+  const long i = path[0] == '#' ? strtol(path + 1, NULL, 10) : -1;
+  return i >= 0 && i < d->n_picture ? &d->picture[i] : NULL;
+}
+
+/* Fails unless a mask is an image of one channel and, where the picture is in memory, of its size;
+   the size of a picture in a file is not known before it is loaded. */
+static fvg_status fvg__check_mask(const fvg_dataset *d, const char *path, const fvg_image *mask) {
+  fvg_status s = fvg__image_check(d->ctx, mask, path);
+  if (s) return s;
+  if (mask->channels != 1)
     return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: a mask has one channel", path);
+  if (!d->picture) return FVG_OK;
+
+  const fvg_picture *of = fvg__picture_of(d, path);
+  if (!of) return fvg_fail(d->ctx, FVG_E_ARG, "%s: there is no picture %.300s", d->root, path);
+  if (mask->width == of->image.width && mask->height == of->image.height) return FVG_OK;
+  return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: was given a mask of %d x %d pixels, but has %d x %d",
+                  path, mask->width, mask->height, of->image.width, of->image.height);
+}
+
+FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask) {
+  if (!d || !d->ctx) return FVG_E_ARG;
+  if (!path) return fvg__missing(d->ctx, "fvg_dataset_set_mask", "a picture's path");
+  if (mask) {
+    fvg_status s = fvg__check_mask(d, path, mask);
+    if (s) return s;
+  }
   if (!d->masks) return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: the data set is not open", path);
   if (mask) return fvg__keep_mask(d->ctx, d->masks, path, mask);
 
@@ -13751,6 +13779,8 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
 static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, int n_class) {
   const char *fault = NULL;
   if (!x->image.pixels || x->image.channels != 3) fault = "its image has no RGB pixels";
+  else if (!fvg__image_fits(x->image.width, x->image.height))
+    fault = "its image has sides of less than 1 pixel, or too many pixels";
   else if (x->label < 0 || x->label >= n_class) fault = "its label is none of the classes";
   else if (x->split != FVG_TRAIN && x->split != FVG_VAL && x->split != FVG_TEST)
     fault = "its part is neither train, val nor test";
@@ -13827,12 +13857,6 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
   }
   *out->masks_told = 1;                          /* masks are 0 and 255 already */
   return FVG_OK;
-}
-
-/* The picture that an item of such a data set names. */
-static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path) {
-  const long i = path[0] == '#' ? strtol(path + 1, NULL, 10) : -1;
-  return i >= 0 && i < d->n_picture ? &d->picture[i] : NULL;
 }
 
 static fvg_status fvg__copy_image(fvg_ctx *c, fvg_image *out, const fvg_image *in) {

@@ -306,9 +306,19 @@ static void test_items(void) {
   fvg_image_free(c, &kept);
   memset(&narrow, 0, sizeof narrow);
   fvg__image_new(c, &narrow, 5, 7, 1);
-  check(!fvg_dataset_set_mask(&set, set.train.item[0].path, &narrow) &&
+  check(fvg_dataset_set_mask(&set, set.train.item[0].path, &narrow) == FVG_E_ARG && strstr(fvg_error(c), "5 x 7"),
+        "a mask of another size");
+  check(fvg_dataset_set_mask(&set, "#6", &mask[2]) == FVG_E_ARG && strstr(fvg_error(c), "no picture #6"), "of no picture");
+  fvg_dataset files = set;                                             /* sizes are known when pictures are loaded */
+  files.picture = NULL;
+  check(!fvg_dataset_set_mask(&files, set.train.item[0].path, &narrow) &&
             fvg_dataset_load(&set, &image, &kept, &set.train.item[0], 0) == FVG_E_ARG && !image.pixels && !kept.pixels &&
             strstr(fvg_error(c), "5 x 7"), "a mask of another size is an error when it is used");
+  const int width = narrow.width;
+  narrow.width = 0;
+  check(fvg_dataset_set_mask(&files, set.train.item[0].path, &narrow) == FVG_E_ARG && strstr(fvg_error(c), "0 x 7"),
+        "a mask without pixels");
+  narrow.width = width;
   fvg_image_free(c, &narrow);
   check(fvg_dataset_set_mask(&set, set.train.item[0].path, &picture[0]) == FVG_E_ARG, "three channels are no mask");
   check(fvg_dataset_set_mask(&set, NULL, &mask[0]) == FVG_E_ARG && fvg_dataset_set_mask(NULL, "x", NULL) == FVG_E_ARG, "NULL");
@@ -322,7 +332,7 @@ static void test_items(void) {
   for (i = 0, ok = 1; i < 3000; i++) {                                  /* the table grows and finds all */
     char many[32];
     snprintf(many, sizeof many, "picture %d", i);
-    ok &= !fvg_dataset_set_mask(&set, many, &mask[i % 2]);
+    ok &= !fvg_dataset_set_mask(&files, many, &mask[i % 2]);
   }
   for (i = 0; i < 3000; i++) {
     char many[32];
