@@ -1057,7 +1057,8 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
                             void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 #endif
 
-/* folder/name as a new string, which goes back with fvg_release; NULL if memory is exhausted. */
+/* folder/name as a new string, which goes back with fvg_release; NULL if memory is exhausted or an
+   argument is NULL. */
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
 
 #ifndef FVGPT_NO_STDIO
@@ -1087,7 +1088,8 @@ typedef struct fvg_dataset_desc {
 } fvg_dataset_desc;
 
 /* Finds the pictures, labels and class names of a data set (section 6 of the manual); no picture is
-   read.  *out goes back with fvg_dataset_free. */
+   read.  *out goes back with fvg_dataset_free.  FVG_E_ARG for a setting that is none, such as a
+   val_percent above 100. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 
 /* Makes a data set of n pictures in memory.  They are not copied and must stay as long as the set;
@@ -1316,7 +1318,8 @@ typedef struct fvg_views_desc {
    (fvg_dataset_set_mask) does not change them. */
 typedef struct fvg_views fvg_views;
 
-/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer. */
+/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer.
+   FVG_E_ARG for a setting that is none. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc);
 
@@ -1380,7 +1383,8 @@ typedef struct fvg_train_desc {
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be made without a learner.  desc NULL: all as published.
+   classes.  v must be made without a learner, and on the data set of the task, where that has one,
+   else it is FVG_E_ARG.  desc NULL: all as published.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
@@ -13209,9 +13213,9 @@ FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
   if (!desc) desc = &whole;
-  if (!d) return FVG_E_ARG;                      /* no context, no place for a message */
+  if (out) memset(out, 0, sizeof *out);
+  if (!d || !d->ctx) return FVG_E_ARG;           /* no context, no place for a message */
   if (!out) return fvg__missing(d->ctx, "fvg_task_draw", "a place for the task");
-  memset(out, 0, sizeof *out);
 
   int first;
   out->n_class = fvg_group_classes(d->n_class, desc->group, &first);
@@ -13896,9 +13900,9 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   (void)mask_threshold;
@@ -13909,6 +13913,8 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
+  if (!d || !d->ctx) return FVG_E_ARG;
+  if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
@@ -15451,6 +15457,12 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
   if (desc->dataset && !fvg_dataset_card_find(desc->dataset))
     return fvg__unknown_set(c, desc->dataset);
+  if (desc->val_percent > 100)
+    return fvg_fail(c, FVG_E_ARG, "data set: val_percent is %d, more than 100",
+                    desc->val_percent);
+  if ((unsigned)desc->mask_reading > FVG_MASK_ALPHA)
+    return fvg_fail(c, FVG_E_ARG, "data set: mask_reading %d is none of fvg_mask_reading",
+                    (int)desc->mask_reading);
 
   fvg_dataset_desc d = *desc;
 #ifdef FVGPT_DIRENT
@@ -15521,7 +15533,7 @@ static int fvg__mask_exists(char *name) {
    be in ROOT/<folder>/mask, and below another <images> than the path says: pictures and masks of
    SUN397 are distributed with and without it. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!out) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a place for the path");
   *out = NULL;
   if (!path) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a picture's path");
@@ -16117,9 +16129,9 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   fvg__mask_facts facts;
@@ -16344,7 +16356,7 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
@@ -16458,7 +16470,7 @@ static void fvg__survey_batch(fvg_ctx *c, const fvg__check_job *j, const fvg__ba
    is logged, once for a data set.  Decoding a few shots takes seconds, and the training that they
    would spoil takes hours. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!items) return fvg__missing(d->ctx, "fvg_dataset_survey_masks", "items");
   if (d->masks_told && *d->masks_told) return FVG_OK;
   fvg_ctx *c = d->ctx;
@@ -16676,6 +16688,25 @@ enum { FVG__STREAM_ORDER = 1000 };
 static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   if (l) return l->clip->ctx;
   return v ? v->clip->ctx : NULL;
+}
+
+/* Fails unless the paths of the task's pictures lead to the same pictures in the views; a task
+   without a data set has only paths and labels, and goes with any. */
+static fvg_status fvg__check_same_set(const fvg_views *v, const fvg_task *task) {
+  const fvg_dataset *a = v->dataset;
+  const fvg_dataset *b = task->dataset;
+  if (!b || a == b) return FVG_OK;
+  if (a->root && b->root && a->picture == b->picture && !strcmp(a->root, b->root)) return FVG_OK;
+  return fvg_fail(v->clip->ctx, FVG_E_ARG, "the views are of another data set than the task");
+}
+
+/* Fails unless the views are of plain CLIP, which the method called `prefix` and `name` trains
+   on. */
+static fvg_status fvg__check_plain_views(const fvg_views *v, const char *prefix,
+                                         const char *name) {
+  if (!v->desc.learner) return FVG_OK;
+  return fvg_fail(v->clip->ctx, FVG_E_ARG,
+                  "%s%s trains on views of plain CLIP, not of a learner", prefix, name);
 }
 
 /* Fails unless what works together is of the model m.  l, v, fvgpt: NULL where there is none. */
@@ -17250,6 +17281,16 @@ static int fvg__views_kept(const fvg_views_desc *desc) {
   return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
 }
 
+/* Fails if a setting is none. */
+static fvg_status fvg__check_views_desc(fvg_ctx *c, const fvg_views_desc *desc) {
+  const float scale = desc->crop_scale_min;
+  if ((unsigned)desc->augment > FVG_AUGMENT_SQUASH)
+    return fvg_fail(c, FVG_E_ARG, "views: augment %d is none of fvg_augment", (int)desc->augment);
+  if (scale >= 0 && scale <= 1) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "views: crop_scale_min %g; it is a share of the image, up to 1",
+                  (double)scale);
+}
+
 /* Fills in the defaults and makes room for one batch; views themselves come with use. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc) {
@@ -17263,6 +17304,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   fvg_status s = fvg__check_tuned(m, desc ? desc->learner : NULL, NULL);
+  if (!s && desc) s = fvg__check_views_desc(m->ctx, desc);
   if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
@@ -17445,6 +17487,11 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
     return fvg_fail(m->ctx, FVG_E_ARG, "%d files to encode", n);
   if (n > 0 && (!path || !features))
     return fvg__missing(m->ctx, "fvg_clip_encode_files", "paths and a place for the features");
+  for (int i = 0; i < n; i++) {
+    if (!path[i])
+      return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_encode_files: path %d must be given, not NULL",
+                      i);
+  }
   char root[] = "";
   fvg_dataset d;
   memset(&d, 0, sizeof d);
@@ -18280,7 +18327,7 @@ static fvg_status fvg__tell_no_background(const fvg_learner *l, const fvg_datase
 
 /* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
 FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!items || !items->item || items->n < 1)
     return fvg_fail(d->ctx, FVG_E_ARG, "no images to train on");
 
@@ -18354,8 +18401,8 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set 
 static fvg_status fvg__check_views_of(const fvg_learner *l, const fvg_views *v) {
   fvg_ctx *c = l->clip->ctx;
   const char *name = l->method->name;
-  if (v->desc.learner)
-    return fvg_fail(c, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", name);
+  fvg_status s = fvg__check_plain_views(v, "", name);
+  if (s) return s;
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black) {
     return fvg_fail(c, FVG_E_ARG,
                     "%s needs a background of 0, the data set's mean colour, not black", name);
@@ -18417,6 +18464,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
 
   fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
   if (!s) s = fvg__check_views_of(l, v);
   if (s) return s;
   if (desc && desc->own_masks) return fvg__train_on_own_masks(l, v, task, desc);
@@ -18639,6 +18687,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
     return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "views");
 
   fvg_status s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
 #ifndef FVGPT_NO_STDIO
   const int reads_masks = !fvgpt->desc.no_frg || !fvgpt->desc.no_fdc;
   if (!s && reads_masks && !v->desc.no_masks) s = fvg_dataset_check_masks(v->dataset, items);
@@ -18683,6 +18732,8 @@ static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *s
       return fvg__missing(c, "calibration", "the views of every source");
     if (!source[i].task || !source[i].task->class_name)
       return fvg__missing(c, "calibration", "the task of every source");
+    fvg_status s = fvg__check_same_set(source[i].views, source[i].task);
+    if (s) return s;
   }
   return FVG_OK;
 }
@@ -18893,13 +18944,16 @@ static fvg_status fvg__head_features(fvg_clip *m, float **f, const fvg_head_task
     return fvg_fail(m->ctx, FVG_E_ARG, "a head on %d crops of each picture needs views or features",
                     n_view);
   if (!x->views) return fvg__task_features(m, f, x->train);
+  fvg_status s = fvg__check_together(m, NULL, x->views, NULL);
+  if (!s) s = fvg__check_same_set(x->views, x->train);
+  if (s) return s;
   if (x->views->width != m->embed_dim)
     return fvg_fail(m->ctx, FVG_E_ARG, "heads are fitted on views that are made without a learner");
 
   const int n = x->train->items.n < 1 ? 1 : x->train->items.n;
   float *one = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n, m->embed_dim));
   int *index = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
-  fvg_status s = one && index ? fvg__task_crops(m, f, x, n_view, one, index) : FVG_E_NOMEM;
+  s = one && index ? fvg__task_crops(m, f, x, n_view, one, index) : FVG_E_NOMEM;
   fvg_release(m->ctx, one);
   fvg_release(m->ctx, index);
   return s;
@@ -18979,9 +19033,10 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template) {
+  if (out) memset(out, 0, sizeof *out);
+  if (!m) return fvg__missing(d ? d->ctx : NULL, "fvg_test_base_to_new", "a CLIP");
   if (!out)
     return fvg__missing(m->ctx, "fvg_test_base_to_new", "a place for the accuracies");
-  memset(out, 0, sizeof *out);
   if (!d) return fvg__missing(m->ctx, "fvg_test_base_to_new", "a data set");
 
   fvg_classifier_desc desc;
@@ -19068,6 +19123,7 @@ FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method && method->p
 
 /* `tuned` must be another learner of the same method, classes and sizes. */
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
+  if (!l) return fvg__missing(fvg__context_of(tuned, NULL), "DPC", "a learner");
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
   if (!fvg_dpc_knows(l->method))
@@ -19351,15 +19407,14 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
                                  const fvg_task *task, const fvg_dpc_desc *dpc,
                                  const fvg_train_desc *desc) {
   const fvg_items *items = task ? &task->items : NULL;
-  fvg_ctx *c = l->clip->ctx;
+  fvg_ctx *c = fvg__context_of(l, v);
   fvg_status s = fvg__dpc_check(l, tuned);
   if (!s && !v) s = fvg__missing(c, "fvg_dpc_train", "views");
   if (!s) s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
+  if (!s) s = fvg__check_plain_views(v, "DPC_", l->method->name);
   if (s) return s;
-  if (v->desc.learner)
-    return fvg_fail(c, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                    l->method->name);
 
   fvg_train_desc own = fvg__dpc_schedule(desc, items->n);
   fvg__dpc d;
@@ -19536,6 +19591,7 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
 FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings) {
+  if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
   fvg_ctx *c = l->clip->ctx;
   if (!write)
     return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
@@ -19556,6 +19612,7 @@ FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_wr
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
+  if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
   fvg_ctx *c = l->clip->ctx;
   if (!path)
     return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
@@ -21453,8 +21510,9 @@ static fvg_status fvg__foreground_texts(fvg_foreground *x, const char *const *cl
 FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_foreground_desc *desc) {
+  if (out) *out = NULL;
+  if (!m) return FVG_E_ARG;
   if (!out) return fvg__missing(m->ctx, "fvg_foreground_new", "a place for the result");
-  *out = NULL;
   fvg_foreground_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
@@ -21462,6 +21520,11 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs the name of at least one class");
   if (d.n_background < 0 || (d.n_background && !d.background))
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
+  if ((unsigned)d.attention > FVG_NO_ATTENTION || (unsigned)d.contrast > FVG_ANY_CLASS)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: no attention %d, or no contrast %d",
+                    (int)d.attention, (int)d.contrast);
+  if (!isfinite(d.centre_prior) || !isfinite(d.colour_weight))
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: centre_prior and colour_weight must be finite");
   if (!m->has_vision || !m->has_text)
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
   fvg_status s = fvg__check_tuned(m, d.learner, NULL);
@@ -22198,6 +22261,7 @@ static fvg_status fvg__pixel_map(fvg_foreground *x, const fvg_image *picture,
 /* Checks what is asked, makes room, and has the patches and then the pixels mapped. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label) {
+  if (!x) return FVG_E_ARG;
   fvg_clip *m = x->clip;
   if (!map) return fvg__missing(m->ctx, "fvg_foreground_map", "a place for the map");
   if (!picture || !picture->pixels || picture->channels != 3)
@@ -22225,9 +22289,10 @@ FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *conf
 
 FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *confidence,
                                        const fvg_image *picture, int label) {
+  if (mask) memset(mask, 0, sizeof *mask);
+  if (!x) return FVG_E_ARG;
   fvg_ctx *c = x->clip->ctx;
   if (!mask) return fvg__missing(c, "fvg_foreground_mask", "a place for the mask");
-  memset(mask, 0, sizeof *mask);
   if (!picture) return fvg__missing(c, "fvg_foreground_mask", "a picture");
 
   float *map = FVG_NEW_ARRAY(c, float, fvg__row(picture->width, picture->height));
@@ -22243,6 +22308,8 @@ FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float
 /* Loads pictures one after the other, and gives each its mask. */
 FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
                                              const fvg_items *items) {
+  if (!x)
+    return fvg__missing(d ? d->ctx : NULL, "fvg_foreground_mask_items", "what makes the masks");
   fvg_ctx *c = x->clip->ctx;
   if (!d) return fvg__missing(c, "fvg_foreground_mask_items", "a data set");
   if (!items) return fvg__missing(c, "fvg_foreground_mask_items", "items");
