@@ -1129,9 +1129,9 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
 
 /* Gives a picture of the data set a mask, which goes before one in a file: fvg_dataset_load and all
    that trains take it from then on, except views that are kept already (fvg_views): make those
-   anew.  It is copied.  mask: one channel of the picture's size, not 0 inside, else FVG_E_ARG; NULL:
-   the picture has again the mask of its file, if there is one.  Of a picture in memory, the size is
-   compared here; that of a file is known, and compared, when it is loaded with its mask. */
+   anew.  It is copied.  mask: one channel of the picture's size, not 0 inside, else FVG_E_ARG;
+   NULL: the picture has again the mask of its file, if there is one.  Of a picture in memory, the
+   size is compared here; that of a file is known, and compared, when it is loaded with its mask. */
 FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask);
 
 #ifndef FVGPT_NO_STDIO
@@ -1360,10 +1360,10 @@ typedef struct fvg_train_desc {
                                         taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   const struct fvg_foreground_desc *own_masks;
-                                     /* stage 1: before the first epoch and after each one the
-                                        learner makes masks of the task's pictures anew, for its
-                                        own training alone, which makes DAPT DAPT-G; desc.learner
-                                        is not read.  NULL: masks are as the data set has them */
+                                     /* stage 1: before every epoch the learner makes masks of
+                                        the task's pictures anew, for its own training alone,
+                                        which makes DAPT DAPT-G; desc.learner is not read.  NULL:
+                                        masks are as the data set has them */
 
   /* FVG-PT, unless it was made with no_fdc: when training ends, the mean cross-entropy of the
      adapters' scores on the training pictures is compared with that of the backbone's, in the views
@@ -12038,8 +12038,8 @@ static fvg_node *fvg__constant_images(fvg_learner *l, fvg_tape *t, const float *
   return f;
 }
 
-/* L_cls + 0.8 L_v, or L_cls + 0.1 L_f + 0.5 L_b in the second phase, which alone lets the feature
-   of the background learn */
+/* L_cls + 0.8 L_v, or L_cls + 0.1 L_f + 0.5 L_b in the second phase.  Only in the second phase do
+   gradients flow through the background's feature. */
 static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
   fvg_tape *t = step->tape;
   const fvg_batch *batch = step->batch;
@@ -12110,10 +12110,10 @@ static const fvg_method fvg__dapt = {
  * CHAPTER 22  MMRL: representation tokens that both towers take in late
  *==================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
-   middle of the towers on (the 6th of 12 blocks) they stand after the class token and [SOT],
-   through a linear layer for each block and tower, new before every block.  Earlier blocks, and so
-   what CLIP knows of edges and words, stay untouched, and the text is the data set's template, not
-   learned.  A picture has two features,
+   middle of each tower on (the 6th of 12 blocks), every block gets its own projection of the
+   tokens, by a linear layer of its own.  They stand after the class token, or [SOT], and replace
+   those of the block before.  Earlier blocks, and so what CLIP knows of edges and words, stay
+   untouched, and the text is the data set's template, not learned.  A picture has two features,
 
      f   = norm(LN_post(class row) P)
      f_r = norm(mean_K(LN_post(token rows)) P_r)
@@ -12140,6 +12140,8 @@ enum {
   FVG__MMRL_ALPHA,
   FVG__MMRL_LAMBDA
 };
+
+enum { FVG__MOST_READ = 1000 };                  /* tokens, all of which are read in the end      */
 
 /* The parameters: R, the image's layers A, b, the text's layers A, b, P_r. */
 enum { FVG__MMRL_R = 0, FVG__MMRL_LAYERS = 1 };
@@ -12301,7 +12303,7 @@ static const fvg_method fvg__mmrl = {
   0.5f,                              /* crop_scale_min                                            */
   0,                                 /* prompts_only: there are the layers and P_r                */
   {
-    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"n_rep_tokens", 5, 1, FVG__MOST_READ},      /* FVG__MMRL_K                                   */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
     {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
@@ -12321,8 +12323,8 @@ static const fvg_method fvg__mmrl = {
  *==================================================================================================
    Most of MMRL's numbers are layers that lead from the tokens' space to each block.  MMRL++ (Guo
    and Gu 2025, arXiv 2505.10088) has one such layer for each tower, which every block corrects by a
-   product of small rank.  And a block's tokens no longer begin anew: what the block before made of
-   its own, which has seen the picture, stays in them to a part,
+   product of small rank.  And a block's tokens no longer begin anew: part of what the previous
+   block made of its tokens, which have attended to the picture or text by then, is carried over,
 
      T_i = R (A + U_i V_i)^T + b_i          of block i
      row = beta T_i + (1 - beta) row        of what left block i - 1; T_i alone in the first block
@@ -12447,7 +12449,7 @@ static const fvg_method fvg__mmrlpp = {
   0.5f,                              /* crop_scale_min: as MMRL                                   */
   0,                                 /* prompts_only: there are the layers and P_r                */
   {
-    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"n_rep_tokens", 5, 1, FVG__MOST_READ},      /* FVG__MMRL_K                                   */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
     {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
@@ -12468,11 +12470,11 @@ static const fvg_method fvg__mmrlpp = {
 /*==================================================================================================
  * CHAPTER 24  DEPT: a head of its own for what only base classes need
  *==================================================================================================
-   Prompts that must tell base classes apart bend the features' channels to that, and new classes
-   lose what the channels said of them.  Decoupled prompt tuning (DePT, Zhang et al. 2024, arXiv
-   2309.07439) sets a linear head beside the prompts of another method.  In a space that a scale and
-   a shift of every channel lead to, the head learns what only base classes need, so that the
-   prompts need not,
+   Prompts tuned on base classes specialise some channels of the features, and information about new
+   classes is lost.  DePT (decoupled prompt tuning, Zhang et al. 2024, arXiv 2309.07439) puts a
+   linear head beside the prompts of another method.  It sees the features after a learned scale and
+   shift of each channel, and learns there what only base classes need, so that the prompts need
+   not,
 
      z_h = (scale_f * f_raw + shift_f) W^T + b
      L   = (1 - lambda) CE(z, y) + lambda L_h  (+ the further terms of the method)
@@ -12791,7 +12793,8 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
    first ceil(n/2) of them, and a new half, whose labels are renumbered from 0.  The draw repeats
    CPython's own generator, so a seed means the same pictures here as in every published result.
 
-   The score is the harmonic mean of the two accuracies in percent: H = 2 B N / (B + N). */
+   The score of the protocol is the harmonic mean of the two accuracies in percent: H = 2 B N /
+   (B + N). */
 
 /* ---- CPython's generator ---- */
 /* It is MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words. */
@@ -12874,7 +12877,8 @@ static int fvg__python_below(fvg__mt *m, int n) {
 
 /* random.sample(range(n), k), 1 <= k <= n.  CPython keeps the n candidates in a list if that takes
    less memory than a set of k numbers; else it draws until a number is new.  The two consume the
-   generator differently. scratch holds n ints. */
+   generator differently.  The numbers are CPython's estimate in pointers: 21 is a small set less an
+   empty list, and a larger set has a table of 4^ceil(log4(3k)).  scratch holds n ints. */
 static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scratch) {
   uint64_t set_size = 21;
   if (k > 5) {
@@ -13131,7 +13135,7 @@ static fvg_status fvg__best_scored(fvg_ctx *c, const float *scores, int n_class,
   return FVG_OK;
 }
 
-/* Accuracy and macro F1 in percent of scores [n, n_class]. */
+/* Counts hits by class, and adds up the cross-entropy on the way. */
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels,
                                 int n, int n_class) {
   if (!out) return fvg__missing(c, "fvg_score_of", "a place for the score");
@@ -14613,7 +14617,7 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
   if (desc->val_percent)
     fvg__print(how, sizeof how, "val's share was set to %d %%", percent);
   else
-    fvg__print(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
+    fvg__print(how, sizeof how, "50/20/30 %%; --val 0 (val_percent -1) gives val's share to train");
 
   fvg_log(c, 1,
           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
@@ -14622,8 +14626,9 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
 }
 
 /* Cuts the pictures of one class and writes them after the entries of each part, to which at
-   [parts] points.  The label is the stream of the shuffle, so a class is cut in the same way
-   whatever the others hold.  order holds as many ints as there are pictures. */
+   [parts] points.  The label is the stream of the shuffle: how many pictures other classes have
+   makes no difference, but a new class folder that sorts before this one changes its label, and
+   with it the cut.  order holds as many ints as there are pictures. */
 static void fvg__cut_class(fvg__entry *at[FVG__PARTS], const fvg__names *images,
                            const char *class_name, int label, int val_percent, int *order) {
   fvg_rng rng;
@@ -16037,10 +16042,11 @@ static fvg_status fvg__fit_mask(fvg_ctx *c, fvg_image *mask, int width, int heig
   return FVG_OK;
 }
 
-/* Loads a mask as one channel of 0 and 255.  `image` is the picture, perhaps turned, whose sides the
-   mask then gets; `stored` has the sides and the orientation of the picture's file.  image NULL: a
-   mask without its picture keeps the sides of its file, and is never turned.  Thresholding and
-   nearest resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+/* Loads a mask as one channel of 0 and 255.  `image` is the picture, perhaps turned, whose sides
+   the mask then gets; `stored` has the sides and the orientation of the picture's file.  image
+   NULL: a mask without its picture keeps the sides of its file, and is never turned.  Thresholding
+   and nearest resizing commute, so the cheaper order is taken: one channel is resized, not
+   three. */
 static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
                                  const fvg_image *stored, const fvg_image *image, float threshold,
                                  fvg__mask_facts *facts) {
@@ -16825,15 +16831,17 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
   if (s) return s;
 
   for (int i = 0; i < n; i++) {
-    const fvg_status of = batch.ctx[i].status;
+    const fvg_status status = batch.ctx[i].status;
     const char *message = batch.ctx[i].message;
-    const int its_own = of == FVG_E_IO || of == FVG_E_FORMAT || of == FVG_E_UNSUPPORTED;
+    const int its_own =
+        status == FVG_E_IO || status == FVG_E_FORMAT || status == FVG_E_UNSUPPORTED;
     if (its_own && !j->v->of_files) {
       return fvg_fail(
-          c, of, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures", message);
+          c, status, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures",
+          message);
     }
-    if (of)
-      return fvg_fail(c, of, "%s", message);
+    if (status)
+      return fvg_fail(c, status, "%s", message);
   }
   return FVG_OK;
 }
@@ -17139,9 +17147,9 @@ static fvg_status fvg__views_recall(fvg_views *v, const fvg_item *const *item, i
   return fvg__views_fill(v, item, epoch, key, missing, n_missing, f, f_fg, area);
 }
 
-/* Has the rows of n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n], as
-   fvg_learner_encode_images has them; f_fg and area may be NULL.  New crops in every epoch would
-   only fill a store. */
+/* Makes the rows of n views, n <= FVG__IMAGE_BATCH, or takes them from the store: f, f_fg
+   [n, width] and area [n], like those of fvg_learner_encode_images; f_fg and area may be NULL.
+   Views that are new in every epoch do not use the store, which they would only fill. */
 static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch,
                                     float *f, float *f_fg, float *area) {
   const int both = !f_fg == !area;
@@ -18172,6 +18180,9 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   progress->lr = fvg_learning_rate(&t->schedule, epoch);
   if (epoch && t->stage == FVG__PROMPTS && desc && desc->own_masks)
     s = fvg__renew_masks(&t->source[0], desc->own_masks);
+
+  /* Each source shuffles by a seed of its own; the step is large, so that the seeds of a study (1,
+     2, 3, ...) never meet it. */
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
@@ -18272,8 +18283,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 
    The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 13).  So stage 2
    ends with a comparison: CE(z_FDC, y) and CE(z_full, y) on the training pictures, in views that
-   chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
-   guard left out for good (no_fdc), so that base classes are scored by z_full.
+   chance has no part in, or in all those that are kept.  A warning is logged for worse ones; with a
+   guard they are also switched off for good (no_fdc), so that base classes are scored by z_full.
 
    Classifiers, which score by what was tuned here, are in chapter 37. */
 
@@ -18435,8 +18446,8 @@ static fvg_status fvg__train_prompts(fvg_learner *l, fvg_views *v, const fvg_tas
   return s ? s : fvg__train(&t, l->param, l->n_param, desc);
 }
 
-/* Masks that the learner makes go to a copy of the data set with a store of its own.  They are 0 and
-   255, so there is nothing to tell of them, and what is told of the files is still to come. */
+/* Masks that the learner makes go to a copy of the data set with a store of its own.  They are 0
+   and 255, so there is nothing to tell of them, and what is told of the files is still to come. */
 static fvg_status fvg__train_on_own_masks(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                           const fvg_train_desc *desc) {
   const fvg_dataset *given = v->dataset;
@@ -18656,8 +18667,8 @@ static const char *fvg__advice(const fvg_fvgpt *fvgpt) {
          "(fvg_train_desc.guard), which keeps the backbone's scores";
 }
 
-/* Compares the adapters with the backbone on the pictures that they were trained on.  Worse ones
-   are told of and, with a guard, left out from now on. */
+/* Compares the adapters with the backbone on the pictures that they were trained on.  A warning is
+   logged for worse ones; with a guard they are also switched off. */
 static fvg_status fvg__guard(fvg_fvgpt *fvgpt, const fvg__train_set *x, const char *what,
                              const fvg_train_desc *desc) {
   if (fvgpt->desc.no_fdc) return FVG_OK;
@@ -19082,7 +19093,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
 
    Only the prompts are the method's own: the further loss terms of KgCoOp and PromptSRC, ProGrad's
    corrected gradient and PromptSRC's average are not used.  Published runs draw pictures from the
-   whole training list, here they come from the few shots.  Where k gives too few classes,
+   whole training list; here they come from the few shots.  Where k gives too few classes,
    published runs never draw the first and the last class; here all are equally likely.
 
    Defaults: k 8 and w 0.5; w_n 0, which leaves new classes as they were (the published code has
@@ -19397,6 +19408,7 @@ static fvg_train_desc fvg__dpc_schedule(const fvg_train_desc *desc, int n_item) 
     own.optimizer.lr = published.lr;
     own.optimizer.kind = published.kind;
   }
+  if (!own.optimizer.epochs) own.optimizer.epochs = published.epochs;
   if (own.batch <= 0) own.batch = batch;
   own.batch = fvg__min(own.batch, n_item);
   return own;
@@ -20642,8 +20654,7 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
 
 FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return fvg_error(m ? m->ctx : NULL); }
 
-/* Why no call can use this model: it could not be opened, or there was not even memory for that
-   news. */
+/* Why no call can use this model: it could not be opened, or memory was exhausted (m is NULL). */
 static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
 
 /* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
@@ -20817,8 +20828,6 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
    threshold that divides the map best (Otsu 1979). */
 
 /* ---- the image tower in two parts ---- */
-#define FVG__MOST_READ 1000           /* rows after the class token that a method may read */
-
 /* What the image tower's last block works on, T rows. */
 typedef struct fvg__last_block {
   fvg_node *x;                        /* [T,w] its input */
@@ -20946,7 +20955,7 @@ static fvg_node *fvg__map_branch(fvg_classifier *k, const fvg__step *step, fvg_n
   return fvg__calibrated_logits(k, f, f_clip ? f_clip : f, g);
 }
 
-/* The same with it. */
+/* Makes the same logits with the head's share in them, if there is a head. */
 static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
                                  fvg_node *f_words) {
   return fvg__with_head(k, step->f_raw, fvg__map_branch(k, step, f_clip, f_words));
@@ -21085,7 +21094,7 @@ static void fvg__relevance_map(const float *z, int n_class, int label, const flo
   const double zero = mean - sqrt(variance) / 2;
   for (int p = 0; p < n_patch; p++) {
     const double above = (double)grid[p] - zero;
-    grid[p] = above < 0 ? 0 : (float)above;      /* NaN stays, and is told of */
+    grid[p] = above < 0 ? 0 : (float)above;      /* NaN stays, and fvg__finish_map reports it */
   }
 }
 
@@ -21172,7 +21181,9 @@ static float fvg__mix(float from, float to, float share) { return from + share *
 
 /* Where a pixel lies among the n patches of its row or column: between `before` and `after`,
    `share` of the way.  Places are whole multiples of 1 / (size - 1), so the last pixel lies
-   exactly on the last patch. */
+   exactly on the last patch.  Chapter 38 spreads with align_corners, as published maps do, which
+   shifts the outer patches by half a patch; chapter 39 wants edges in their place and uses the
+   centres of cells. */
 typedef struct fvg__between {
   int before, after;
   float share;
@@ -21430,7 +21441,7 @@ FVG__SELDOM_RUN_END
    A class of another thing in the picture is no rival, for it is nearer elsewhere.  If y is not
    known, every class counts: m_p = max_t cos(f_p, g_t) - max_u cos(f_p, g_u).
 
-   Who takes a photograph puts its subject near the middle.  With m stretched to 0..1, and x and y
+   Photographers put their subject near the middle.  With m stretched to 0..1, and x and y
    from -1 to 1 across the picture, the centre is preferred by
 
      (4)  m_p += c (1 - (x_p^2 + y_p^2) / 2).
@@ -21819,7 +21830,8 @@ static void fvg__contrast_map(const fvg_foreground *x, const float *cosine, int 
   if (any || x->desc.contrast == FVG_OWN_CLASS) return;
 
   /* map is o of (2).  What the own class has to add is the nearest of it and its rivals, less the
-     background, which is o + (nearest - own). */
+     background, which is o + (nearest - own).  s cos is the logit, so 2 logits are 2 / s in
+     cosine. */
   const float margin = 2 / x->clip->logit_scale;
   for (int p = 0; p < n_patch; p++) {
     float nearest = own[p];
@@ -22110,12 +22122,12 @@ static float fvg__sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
 
 /* One round of (6): histograms, new p, and the guided filter's lines for it. */
 static void fvg__colour_round(fvg__canvas *x, float weight, int radius) {
-  const float floor = 1e-5f;             /* of a histogram: a colour that is nowhere says nothing */
+  const float least = 1e-5f;             /* of a histogram: a colour that is nowhere says nothing */
   const size_t n = fvg__row(x->size.rows, x->size.cols);
   fvg__count_colours(x);
   for (size_t i = 0; i < n; i++) {
     const int bin = fvg__colour_bin(x, i);
-    const float likely = (x->inside[bin] + floor) / (x->outside[bin] + floor);
+    const float likely = (x->inside[bin] + least) / (x->outside[bin] + least);
     x->p[i] = fvg__sigmoid_of(x->logit[i] + weight * logf(likely));
   }
 
