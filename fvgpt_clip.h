@@ -13043,6 +13043,14 @@ static void fvg__draw_class(fvg__mt *mt, fvg_items *out, const fvg_items *in, co
     out->item[out->n++] = in->item[member[chosen[i]]];
 }
 
+/* The smallest of the n >= 1 counts. */
+static int fvg__smallest(const int *count, int n) {
+  int smallest = count[0];
+  for (int i = 1; i < n; i++)
+    smallest = fvg__min(smallest, count[i]);
+  return smallest;
+}
+
 /* Draws from every label in the order of first appearance; the generator goes on from where it
    stands.  *fewest, if wanted, receives the smallest number of items that a label has. */
 static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const fvg_items *in,
@@ -13064,11 +13072,7 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
   for (int k = 0; !s && k < g.n_order; k++)
     fvg__draw_class(mt, out, in, &g, g.order[k], shots, chosen, scratch);
 
-  if (!s && fewest) {
-    *fewest = g.count[0];
-    for (int k = 1; k < n_class; k++)
-      *fewest = fvg__min(*fewest, g.count[k]);
-  }
+  if (!s && fewest) *fewest = fvg__smallest(g.count, n_class);
 
   fvg_release(c, chosen);
   fvg_release(c, scratch);
@@ -13202,11 +13206,7 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   int *count = FVG_NEW_ARRAY(c, int, (size_t)n_class);
   if (!count) return FVG_E_NOMEM;
   for (int i = 0; i < items->n; i++) count[items->item[i].label]++;
-
-  *fewest = count[0];
-  for (int k = 1; k < n_class; k++) {
-    if (count[k] < *fewest) *fewest = count[k];
-  }
+  *fewest = fvg__smallest(count, n_class);
   fvg_release(c, count);
   return FVG_OK;
 }
@@ -17891,16 +17891,21 @@ static void fvg__set_exact_number(fvg_settings *x, const char *key, double value
   fvg_settings_set(x, key, text);
 }
 
-#ifndef FVGPT_NO_STDIO
-/* Writes a file with a checksum in its metadata, for which the settings must have a place left. */
-static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor,
-                                    int n, fvg_settings *x) {
+/* Writes tensors to the file `path`, or if that is NULL through `write`, with a checksum in their
+   metadata, for which the settings must have a place left. */
+static fvg_status fvg__put_checked(fvg_ctx *c, const char *path, fvg_write_fn write, void *user,
+                                   const fvg_named_tensor *tensor, int n, fvg_settings *x) {
   char sum[FVG__CHECKSUM_TEXT];
   fvg__checksum(tensor, n, x->entry, x->n, sum);
   fvg_settings_set(x, FVG__CHECKSUM, sum);
-  return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+#ifndef FVGPT_NO_STDIO
+  if (path) return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+#endif
+  (void)path;
+  return fvg_safetensors_write(c, write, user, tensor, n, x->entry, x->n);
 }
 
+#ifndef FVGPT_NO_STDIO
 /* ---- a run's state between epochs ---- */
 enum { FVG__STATE_NAME = 128 };          /* room for the name of a tensor, with its closing 0 */
 
@@ -17976,7 +17981,7 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
     fvg_settings_set_number(x, "epoch", epoch);
     fvg__set_exact_number(x, "step", (double)t->optimizer->step);
     fvg_settings_set(x, "losses", losses);
-    s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
+    s = fvg__put_checked(c, desc->state, NULL, NULL, state.tensor, state.n, x);
   }
   fvg__state_free(c, &state);
   fvg_release(c, losses);
@@ -19600,40 +19605,35 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   return FVG_OK;
 }
 
+/* Writes a checkpoint to the file `path`, or if that is NULL through `write`. */
+static fvg_status fvg__checkpoint_put(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
+                                      fvg_write_fn write, void *user,
+                                      const fvg_metadata *settings, int n_settings) {
+  fvg_ctx *c = l->clip->ctx;
+  const char *file = path ? path : "checkpoint";
+  fvg__checkpoint k;
+  fvg_status s = fvg__checkpoint_new(&k, file, l, fvgpt, settings, n_settings);
+  if (!s) s = fvg__put_checked(c, path, write, user, k.tensor, k.n, k.settings);
+  fvg__checkpoint_free(c, &k);
+  return s;
+}
+
 FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings) {
   if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
-  fvg_ctx *c = l->clip->ctx;
-  if (!write)
-    return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
-
-  fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, fvgpt, settings, n_settings);
-  if (!s) {
-    fvg_settings *x = k.settings;
-    char sum[FVG__CHECKSUM_TEXT];
-    fvg__checksum(k.tensor, k.n, x->entry, x->n, sum);
-    fvg_settings_set(x, FVG__CHECKSUM, sum);
-    s = fvg_safetensors_write(c, write, user, k.tensor, k.n, x->entry, x->n);
-  }
-  fvg__checkpoint_free(c, &k);
-  return s;
+  if (write)
+    return fvg__checkpoint_put(l, fvgpt, NULL, write, user, settings, n_settings);
+  return fvg_fail(l->clip->ctx, FVG_E_ARG,
+                  "checkpoint: there is no function to write it with");
 }
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
   if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
-  fvg_ctx *c = l->clip->ctx;
-  if (!path)
-    return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
-
-  fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, path, l, fvgpt, settings, n_settings);
-  if (!s) s = fvg__save_checked(c, path, k.tensor, k.n, k.settings);
-  fvg__checkpoint_free(c, &k);
-  return s;
+  if (path) return fvg__checkpoint_put(l, fvgpt, path, NULL, NULL, settings, n_settings);
+  return fvg_fail(l->clip->ctx, FVG_E_ARG, "checkpoint: no path to save it at");
 }
 #endif
 #endif /* FVGPT_NO_TRAINING */
@@ -20023,31 +20023,35 @@ static fvg_status fvg__head_settings(const fvg_clip *m, fvg_settings *to, char *
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
-                                             const fvg_head_checkpoint *x,
-                                             const fvg_metadata *settings, int n_settings) {
+/* Writes a head to the file `path`, or if to_file is 0 through `write`. */
+static fvg_status fvg__head_put(fvg_clip *m, int to_file, const char *path, fvg_write_fn write,
+                                void *user, const fvg_head_checkpoint *x,
+                                const fvg_metadata *settings, int n_settings) {
   char *classes = NULL;
   fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
   fvg_status s = FVG_E_NOMEM;
   if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
-  if (!s) s = fvg_head_write(x->head, write, user, all->entry, all->n);
+#ifndef FVGPT_NO_STDIO
+  if (!s && to_file) s = fvg_head_save(x->head, path, all->entry, all->n);
+#endif
+  (void)path;
+  if (!s && !to_file) s = fvg_head_write(x->head, write, user, all->entry, all->n);
   fvg_release(m->ctx, classes);
   fvg_release(m->ctx, all);
   return s;
+}
+
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings) {
+  return fvg__head_put(m, 0, NULL, write, user, x, settings, n_settings);
 }
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
                                             const fvg_head_checkpoint *x,
                                             const fvg_metadata *settings, int n_settings) {
-  char *classes = NULL;
-  fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
-  fvg_status s = FVG_E_NOMEM;
-  if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
-  if (!s) s = fvg_head_save(x->head, path, all->entry, all->n);
-  fvg_release(m->ctx, classes);
-  fvg_release(m->ctx, all);
-  return s;
+  return fvg__head_put(m, 1, path, NULL, NULL, x, settings, n_settings);
 }
 #endif
 #endif /* FVGPT_NO_TRAINING */
@@ -20600,11 +20604,9 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
   const int width = fvg_learner_feature_width(m, k->learner);
   float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
   float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
-  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
+  int *label = fvg__task_labels(m->ctx, task);
   fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
 
-  for (int i = 0; !s && i < n; i++)
-    label[i] = items->item[i].label;
   if (!s) s = fvg_encode_task(m, k->learner, f, task);
   if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
   if (!s)
