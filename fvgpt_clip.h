@@ -22323,7 +22323,7 @@ FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float
 FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
                                              const fvg_items *items) {
   if (!x)
-    return fvg__missing(d ? d->ctx : NULL, "fvg_foreground_mask_items", "what makes the masks");
+    return fvg__missing(d ? d->ctx : NULL, "fvg_foreground_mask_items", "an fvg_foreground");
   fvg_ctx *c = x->clip->ctx;
   if (!d) return fvg__missing(c, "fvg_foreground_mask_items", "a data set");
   if (!items) return fvg__missing(c, "fvg_foreground_mask_items", "items");

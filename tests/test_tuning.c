@@ -59,7 +59,7 @@ static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last mes
 }
 
 static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char *what) {
-  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "needs") != NULL;
+  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "must be given") != NULL;
   c->message[0] = 0;
   return ok;
 }
