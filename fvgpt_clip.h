@@ -19050,7 +19050,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template) {
   if (out) memset(out, 0, sizeof *out);
-  if (!m) return fvg__missing(d ? d->ctx : NULL, "fvg_test_base_to_new", "a CLIP");
+  if (!m) return FVG_E_ARG;
   if (!out)
     return fvg__missing(m->ctx, "fvg_test_base_to_new", "a place for the accuracies");
   if (!d) return fvg__missing(m->ctx, "fvg_test_base_to_new", "a data set");
@@ -19941,6 +19941,7 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
 /* Empties the places of what is to be read. */
 FVG__APART static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l,
                                                     fvg_fvgpt **fvgpt, fvg_weights **settings) {
+  if (!m) return FVG_E_ARG;
   if (!l || !fvgpt)
     return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
@@ -20027,6 +20028,7 @@ static fvg_status fvg__head_settings(const fvg_clip *m, fvg_settings *to, char *
 static fvg_status fvg__head_put(fvg_clip *m, int to_file, const char *path, fvg_write_fn write,
                                 void *user, const fvg_head_checkpoint *x,
                                 const fvg_metadata *settings, int n_settings) {
+  if (!m) return FVG_E_ARG;
   char *classes = NULL;
   fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
   fvg_status s = FVG_E_NOMEM;
@@ -22322,8 +22324,7 @@ FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float
 /* Loads pictures one after the other, and gives each its mask. */
 FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
                                              const fvg_items *items) {
-  if (!x)
-    return fvg__missing(d ? d->ctx : NULL, "fvg_foreground_mask_items", "an fvg_foreground");
+  if (!x) return FVG_E_ARG;
   fvg_ctx *c = x->clip->ctx;
   if (!d) return fvg__missing(c, "fvg_foreground_mask_items", "a data set");
   if (!items) return fvg__missing(c, "fvg_foreground_mask_items", "items");

@@ -3063,6 +3063,11 @@ static void test_unread_sources(world *w) {
         "no place for a head");
   check(fvg_learner_read(NULL, &s) == FVG_E_ARG && closed == 4, "no learner");
   check(fvg_learner_load(NULL, "x") == FVG_E_ARG, "no learner for a file");
+  fvg_head_checkpoint head;
+  memset(&head, 0, sizeof head);
+  check(fvg_checkpoint_read(NULL, &l, &f, NULL, &s) == FVG_E_ARG && closed == 5, "no model");
+  check(fvg_head_checkpoint_save(NULL, "x", &head, NULL, 0) == FVG_E_ARG &&
+            fvg_head_checkpoint_write(NULL, refuse_bytes, NULL, &head, NULL, 0) == FVG_E_ARG, "no model for a head");
 }
 
 /* What was made on one model is refused by everything of another, even of the same sizes. */
