@@ -19960,8 +19960,6 @@ FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt *
                                        fvg_weights **settings, const fvg_source *source) {
   fvg_status s = fvg__checkpoint_places(m, l, fvgpt, settings);
   if (s) return fvg__close_unread(source);
-  if (!source)
-    return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
 
   fvg_weights *w = NULL;
   s = fvg_weights_open(m->ctx, &w, source);
@@ -20101,7 +20099,6 @@ FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *ou
     return fvg__close_unread(source);
   }
   memset(out, 0, sizeof *out);
-  if (!source) return fvg__missing(m->ctx, "head checkpoint", "a source to read it from");
 
   fvg_status s = fvg_weights_open(m->ctx, &out->settings, source);
   if (s) return s;
@@ -20148,8 +20145,6 @@ static fvg_status fvg__read_values(fvg_ctx *c, fvg_weights *w, const fvg_learner
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
   if (!l) return fvg__close_unread(source);
   fvg_ctx *c = l->clip->ctx;
-  if (!source)
-    return fvg_fail(c, FVG_E_ARG, "%s: no source to read it from", l->method->name);
 
   fvg_weights *w;
   fvg_status s = fvg_weights_open_any(c, &w, source);

@@ -3770,10 +3770,10 @@ static void test_in_memory(world *w, fvg_learner *p, fvg_fvgpt *f, const float *
   check(fvg_checkpoint_load(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no path") &&
             !q && !g && !open,
         "no path to load from");
-  check(fvg_checkpoint_read(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no source"),
+  check(fvg_checkpoint_read(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "the source", "must be given"),
         "no source");
   check(fvg_learner_load(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no path"), "no path for values");
-  check(fvg_learner_read(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no source"),
+  check(fvg_learner_read(like, NULL) == FVG_E_ARG && one_line(w->c, "the source", "must be given"),
         "no source for values");
   fvg_learner_free(like);
   check(fvg_mem_used(w->c) == used, "no memory stays");
