@@ -2063,7 +2063,7 @@ FVG_DEF fvg_status fvg_fail(fvg_ctx *c, fvg_status status, const char *format, .
 /* Refuses a call with a NULL argument; without a context there is no place for the message. */
 static fvg_status fvg__missing(fvg_ctx *c, const char *function, const char *argument) {
   if (!c) return FVG_E_ARG;
-  return fvg_fail(c, FVG_E_ARG, "%s: %s is NULL, and the call needs it", function, argument);
+  return fvg_fail(c, FVG_E_ARG, "%s: %s must be given, not NULL", function, argument);
 }
 
 FVG_DEF void fvg_log(fvg_ctx *c, int level, const char *format, ...) {
@@ -3060,7 +3060,7 @@ FVG_DEF fvg_status fvg_source_read_all(fvg_ctx *c, uint8_t **bytes, size_t *n,
   if (bytes) *bytes = NULL;
   if (n) *n = 0;
   if (!c || !s || !bytes || !n)
-    return fvg__missing(c, "fvg_source_read_all", "the source or the result");
+    return fvg__missing(c, "fvg_source_read_all", "the source and the result");
 
   if (s->size >= (size_t)-1 / 2)
     return fvg_fail(c, FVG_E_NOMEM,
@@ -3191,7 +3191,7 @@ static void fvg__file_close(void *user) { fclose((FILE *)user); }
 FVG_DEF fvg_status fvg_source_file(fvg_ctx *c, fvg_source *out, const char *path) {
   if (out) memset(out, 0, sizeof *out);
   if (!c || !out || !path)
-    return fvg__missing(c, "fvg_source_file", "the path or the result");
+    return fvg__missing(c, "fvg_source_file", "the path and the result");
   if (fvg__check_cancelled(c)) return FVG_E_CANCELLED;
 
   if (fvg__kind_of(path) == FVG__SPECIAL_FILE)
@@ -4449,7 +4449,7 @@ FVG_DEF fvg_status fvg_weights_join(fvg_ctx *c, fvg_weights **out, fvg_weights *
   for (int i = 0; i < n; i++)
     if (!part[i]) missing = 1;
   if (!c || !out || !name || missing) {
-    fvg_status bad = fvg__missing(c, "fvg_weights_join", "the result, the name or a part");
+    fvg_status bad = fvg__missing(c, "fvg_weights_join", "the result, the name and every part");
     return fvg__weights_close_all(part, n, bad);
   }
   for (int i = 0; i < n; i++) {
@@ -12414,7 +12414,7 @@ FVG_DEF fvg_status fvg_optimizer_new(fvg_ctx *c, fvg_optimizer **out, fvg_parame
   int missing = n > 0 && !params;
   for (int i = 0; i < n && !missing; i++)
     missing = !params[i];
-  if (missing) return fvg__missing(c, "fvg_optimizer_new", "a parameter or their list");
+  if (missing) return fvg__missing(c, "fvg_optimizer_new", "every parameter and their list");
 
   fvg_optimizer *o = FVG_NEW(c, fvg_optimizer);
   if (!o) return FVG_E_NOMEM;

@@ -857,8 +857,9 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 /* Another learner with the same settings, classes and values, on the same CLIP. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l);
 
-/* Tells what a learner was made from, as fvg_learner_new takes it.  Words and template stay the
-   learner's; the values of all its options are written to option [FVG_RECIPE_OPTIONS]. */
+/* Tells what a learner was made from, as fvg_learner_new takes it; ctx_init "" if its context began
+   without words.  Words and template stay the learner's; the values of all its options are written
+   to option [FVG_RECIPE_OPTIONS]. */
 FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out, fvg_option *option);
 
 /* Tells why `have` is not what `want` was made to be, as the end of a sentence about `have`: "by
@@ -1056,7 +1057,8 @@ FVG_DEF int fvg_list_folder(void *user, const char *folder,
                             void (*entry)(void *arg, const char *name, int is_folder), void *arg);
 #endif
 
-/* folder/name as a new string, which goes back with fvg_release; NULL if memory is exhausted. */
+/* folder/name as a new string, which goes back with fvg_release; NULL if memory is exhausted or an
+   argument is NULL. */
 FVG_DEF char *fvg_path_join(fvg_ctx *c, const char *folder, const char *name);
 
 #ifndef FVGPT_NO_STDIO
@@ -1086,11 +1088,13 @@ typedef struct fvg_dataset_desc {
 } fvg_dataset_desc;
 
 /* Finds the pictures, labels and class names of a data set (section 6 of the manual); no picture is
-   read.  *out goes back with fvg_dataset_free. */
+   read.  *out goes back with fvg_dataset_free.  FVG_E_ARG for a setting that is none, such as a
+   val_percent above 100. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 
 /* Makes a data set of n pictures in memory.  They are not copied and must stay as long as the set;
-   the names are copied.  FVG_E_ARG names the picture whose label, channels or mask are wrong. */
+   the names are copied.  FVG_E_ARG names the picture whose label, sides, channels or mask are
+   wrong. */
 FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out, const fvg_picture *picture,
                                            int n, const char *const *class_name, int n_class);
 
@@ -1124,8 +1128,10 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
                                     const fvg_item *item, float mask_threshold);
 
 /* Gives a picture of the data set a mask, which goes before one in a file: fvg_dataset_load and all
-   that trains take it from then on.  It is copied.  mask: one channel of the picture's size, not 0
-   inside, else FVG_E_ARG; NULL: the picture has again the mask of its file, if there is one. */
+   that trains take it from then on, except views that are kept already (fvg_views): make those
+   anew.  It is copied.  mask: one channel of the picture's size, not 0 inside, else FVG_E_ARG;
+   NULL: the picture has again the mask of its file, if there is one.  Of a picture in memory, the
+   size is compared here; that of a file is known, and compared, when it is loaded with its mask. */
 FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask);
 
 #ifndef FVGPT_NO_STDIO
@@ -1308,10 +1314,12 @@ typedef struct fvg_views_desc {
 /* Rows of features (fvg_learner_feature_width) of the augmented images of a data set and of their
    foreground views.  Views that do not change from epoch to epoch are encoded once and kept under
    the item's path, so seeds and stages can share one fvg_views.  With a learner they are right only
-   for the values that it had when they were encoded. */
+   for the values that it had when they were encoded, and a mask that a picture is given later
+   (fvg_dataset_set_mask) does not change them. */
 typedef struct fvg_views fvg_views;
 
-/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer. */
+/* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer.
+   FVG_E_ARG for a setting that is none. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc);
 
@@ -1352,10 +1360,10 @@ typedef struct fvg_train_desc {
                                         taken from the learner: set it here as well */
   double *epoch_loss;                /* [epochs] receives each epoch's mean loss, unless NULL */
   const struct fvg_foreground_desc *own_masks;
-                                     /* stage 1: before the first epoch and after each one the
-                                        learner makes masks of the task's pictures anew, for its
-                                        own training alone, which makes DAPT DAPT-G; desc.learner
-                                        is not read.  NULL: masks are as the data set has them */
+                                     /* stage 1: before every epoch the learner makes masks of
+                                        the task's pictures anew, for its own training alone,
+                                        which makes DAPT DAPT-G; desc.learner is not read.  NULL:
+                                        masks are as the data set has them */
 
   /* FVG-PT, unless it was made with no_fdc: when training ends, the mean cross-entropy of the
      adapters' scores on the training pictures is compared with that of the backbone's, in the views
@@ -1375,7 +1383,8 @@ typedef struct fvg_train_desc {
 } fvg_train_desc;
 
 /* Stage 1: trains the learner's parameters on the task, whose labels count within the learner's
-   classes.  v must be made without a learner.  desc NULL: all as published.
+   classes.  v must be made without a learner, and on the data set of the task, where that has one,
+   else it is FVG_E_ARG.  desc NULL: all as published.
    FVG_E_NUMERIC if the training diverges; FVG_E_CANCELLED if progress or cancelled asks for it. */
 FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                      const fvg_train_desc *desc);
@@ -10144,6 +10153,7 @@ struct fvg_learner {
   int n_class;
   fvg__packed packed;                /* the same as texts                                         */
   float *g_clip;                     /* [n_class, d] g0, zero-shot CLIP's features, or NULL       */
+  float *g_sentence;                 /* [n_class, d] the mean of many sentences', or NULL         */
 
   char *words;                       /* to start from, or NULL                                    */
   int *word;                         /* [n_word] their tokens                                     */
@@ -10816,6 +10826,9 @@ FVG_DEF void fvg_learner_free(fvg_learner *l) {
   fvg_release(c, l->words);
   fvg_release(c, l->word);
   fvg_release(c, l->g_clip);
+#ifndef FVGPT_NO_TRAINING
+  fvg_release(c, l->g_sentence);
+#endif
 
   fvg__learner_free_list(c, l->param, l->n_param);
   fvg__learner_free_list(c, l->state, l->n_state);
@@ -11592,7 +11605,7 @@ static fvg_status fvg__sentence_mean(const fvg_learner *l, float *mean) {
 /* g0 [C,d]; NULL: it could not be computed.  The first step asks for it, so a learner that is only
    tested need not encode 60 sentences for each class. */
 static const float *fvg__sentence_prior(fvg_learner *l) {
-  if (l->g_clip) return l->g_clip;
+  if (l->g_sentence) return l->g_sentence;
   fvg_clip *m = l->clip;
   float *g0 = FVG_NEW_ARRAY(m->ctx, float, fvg__row(l->n_class, m->embed_dim));
   if (!g0) return NULL;
@@ -11602,7 +11615,7 @@ static const float *fvg__sentence_prior(fvg_learner *l) {
     return NULL;
   }
   fvg_normalize_rows(g0, l->n_class, m->embed_dim);
-  l->g_clip = g0;
+  l->g_sentence = g0;
   return g0;
 }
 #endif /* FVGPT_NO_TRAINING */
@@ -12023,8 +12036,8 @@ static fvg_node *fvg__constant_images(fvg_learner *l, fvg_tape *t, const float *
   return f;
 }
 
-/* L_cls + 0.8 L_v, or L_cls + 0.1 L_f + 0.5 L_b in the second phase, which alone lets the feature
-   of the background learn */
+/* L_cls + 0.8 L_v, or L_cls + 0.1 L_f + 0.5 L_b in the second phase.  Only in the second phase do
+   gradients flow through the background's feature. */
 static fvg_node *fvg__dapt_loss(fvg_learner *l, fvg__step *step) {
   fvg_tape *t = step->tape;
   const fvg_batch *batch = step->batch;
@@ -12095,10 +12108,10 @@ static const fvg_method fvg__dapt = {
  * CHAPTER 22  MMRL: representation tokens that both towers take in late
  *==================================================================================================
    MMRL (Guo and Gu 2025, arXiv 2503.08497) learns K tokens in a space of their own.  From the
-   middle of the towers on (the 6th of 12 blocks) they stand after the class token and [SOT],
-   through a linear layer for each block and tower, new before every block.  Earlier blocks, and so
-   what CLIP knows of edges and words, stay untouched, and the text is the data set's template, not
-   learned.  A picture has two features,
+   middle of each tower on (the 6th of 12 blocks), every block gets its own projection of the
+   tokens, by a linear layer of its own.  They stand after the class token, or [SOT], and replace
+   those of the block before.  Earlier blocks, and so what CLIP knows of edges and words, stay
+   untouched, and the text is the data set's template, not learned.  A picture has two features,
 
      f   = norm(LN_post(class row) P)
      f_r = norm(mean_K(LN_post(token rows)) P_r)
@@ -12125,6 +12138,8 @@ enum {
   FVG__MMRL_ALPHA,
   FVG__MMRL_LAMBDA
 };
+
+enum { FVG__MOST_READ = 1000 };                  /* tokens, all of which are read in the end      */
 
 /* The parameters: R, the image's layers A, b, the text's layers A, b, P_r. */
 enum { FVG__MMRL_R = 0, FVG__MMRL_LAYERS = 1 };
@@ -12286,7 +12301,7 @@ static const fvg_method fvg__mmrl = {
   0.5f,                              /* crop_scale_min                                            */
   0,                                 /* prompts_only: there are the layers and P_r                */
   {
-    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"n_rep_tokens", 5, 1, FVG__MOST_READ},      /* FVG__MMRL_K                                   */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
     {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
@@ -12306,8 +12321,8 @@ static const fvg_method fvg__mmrl = {
  *==================================================================================================
    Most of MMRL's numbers are layers that lead from the tokens' space to each block.  MMRL++ (Guo
    and Gu 2025, arXiv 2505.10088) has one such layer for each tower, which every block corrects by a
-   product of small rank.  And a block's tokens no longer begin anew: what the block before made of
-   its own, which has seen the picture, stays in them to a part,
+   product of small rank.  And a block's tokens no longer begin anew: part of what the previous
+   block made of its tokens, which have attended to the picture or text by then, is carried over,
 
      T_i = R (A + U_i V_i)^T + b_i          of block i
      row = beta T_i + (1 - beta) row        of what left block i - 1; T_i alone in the first block
@@ -12432,7 +12447,7 @@ static const fvg_method fvg__mmrlpp = {
   0.5f,                              /* crop_scale_min: as MMRL                                   */
   0,                                 /* prompts_only: there are the layers and P_r                */
   {
-    {"n_rep_tokens", 5, 1, 1000},    /* FVG__MMRL_K                                               */
+    {"n_rep_tokens", 5, 1, FVG__MOST_READ},      /* FVG__MMRL_K                                   */
     {"rep_dim", 512, 1, 65536},      /* FVG__MMRL_D                                               */
     {"first_layer", 0, 0, 1000},     /* FVG__MMRL_FIRST                                           */
     {"alpha", 0.7, 0, 1},            /* FVG__MMRL_ALPHA                                           */
@@ -12453,11 +12468,11 @@ static const fvg_method fvg__mmrlpp = {
 /*==================================================================================================
  * CHAPTER 24  DEPT: a head of its own for what only base classes need
  *==================================================================================================
-   Prompts that must tell base classes apart bend the features' channels to that, and new classes
-   lose what the channels said of them.  Decoupled prompt tuning (DePT, Zhang et al. 2024, arXiv
-   2309.07439) sets a linear head beside the prompts of another method.  In a space that a scale and
-   a shift of every channel lead to, the head learns what only base classes need, so that the
-   prompts need not,
+   Prompts tuned on base classes specialise some channels of the features, and information about new
+   classes is lost.  DePT (decoupled prompt tuning, Zhang et al. 2024, arXiv 2309.07439) puts a
+   linear head beside the prompts of another method.  It sees the features after a learned scale and
+   shift of each channel, and learns there what only base classes need, so that the prompts need
+   not,
 
      z_h = (scale_f * f_raw + shift_f) W^T + b
      L   = (1 - lambda) CE(z, y) + lambda L_h  (+ the further terms of the method)
@@ -12748,19 +12763,12 @@ FVG_DEF fvg_status fvg_learner_new(fvg_clip *m, fvg_learner **out, const char *c
 #ifndef FVGPT_NO_TRAINING  /* copies to train on */
 /* The description is put together again from what the learner kept; then values are copied. */
 FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
+  if (out) *out = NULL;
+  if (!l) return FVG_E_ARG;                      /* no context, no place for a message */
   if (!out) return fvg__missing(l->clip->ctx, "fvg_learner_copy", "a place for the copy");
   fvg_option option[FVG_RECIPE_OPTIONS];
-  int n_option = 0;
-  for (; l->method->option[n_option].name; n_option++) {
-    option[n_option].name = l->method->option[n_option].name;
-    option[n_option].value = l->option[n_option];
-  }
-
-  fvg_learner_desc desc = l->desc;
-  desc.ctx_init = l->words ? l->words : "";
-  desc.prompt_template = l->prompt_template;
-  desc.option = option;
-  desc.n_option = n_option;
+  fvg_learner_desc desc;
+  fvg_learner_made_from(l, &desc, option);
   const char *const *name = (const char *const *)l->class_name;
   fvg_status s = fvg__learner_new(l->clip, out, &desc, name, l->n_class, NULL, l->n_fixed);
   if (s) return s;
@@ -12783,7 +12791,8 @@ FVG_DEF fvg_status fvg_learner_copy(fvg_learner **out, const fvg_learner *l) {
    first ceil(n/2) of them, and a new half, whose labels are renumbered from 0.  The draw repeats
    CPython's own generator, so a seed means the same pictures here as in every published result.
 
-   The score is the harmonic mean of the two accuracies in percent: H = 2 B N / (B + N). */
+   The score of the protocol is the harmonic mean of the two accuracies in percent: H = 2 B N /
+   (B + N). */
 
 /* ---- CPython's generator ---- */
 /* It is MT19937 (Matsumoto and Nishimura, 1998), seeded by an array of words. */
@@ -12866,7 +12875,8 @@ static int fvg__python_below(fvg__mt *m, int n) {
 
 /* random.sample(range(n), k), 1 <= k <= n.  CPython keeps the n candidates in a list if that takes
    less memory than a set of k numbers; else it draws until a number is new.  The two consume the
-   generator differently. scratch holds n ints. */
+   generator differently.  The numbers are CPython's estimate in pointers: 21 is a small set less an
+   empty list, and a larger set has a table of 4^ceil(log4(3k)).  scratch holds n ints. */
 static void fvg__python_sample(fvg__mt *m, int n, int k, int *chosen, int *scratch) {
   uint64_t set_size = 21;
   if (k > 5) {
@@ -13031,6 +13041,14 @@ static void fvg__draw_class(fvg__mt *mt, fvg_items *out, const fvg_items *in, co
     out->item[out->n++] = in->item[member[chosen[i]]];
 }
 
+/* The smallest of the n >= 1 counts. */
+static int fvg__smallest(const int *count, int n) {
+  int smallest = count[0];
+  for (int i = 1; i < n; i++)
+    smallest = fvg__min(smallest, count[i]);
+  return smallest;
+}
+
 /* Draws from every label in the order of first appearance; the generator goes on from where it
    stands.  *fewest, if wanted, receives the smallest number of items that a label has. */
 static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const fvg_items *in,
@@ -13052,11 +13070,7 @@ static fvg_status fvg__draw_shots(fvg_ctx *c, fvg__mt *mt, fvg_items *out, const
   for (int k = 0; !s && k < g.n_order; k++)
     fvg__draw_class(mt, out, in, &g, g.order[k], shots, chosen, scratch);
 
-  if (!s && fewest) {
-    *fewest = g.count[0];
-    for (int k = 1; k < n_class; k++)
-      *fewest = fvg__min(*fewest, g.count[k]);
-  }
+  if (!s && fewest) *fewest = fvg__smallest(g.count, n_class);
 
   fvg_release(c, chosen);
   fvg_release(c, scratch);
@@ -13123,7 +13137,7 @@ static fvg_status fvg__best_scored(fvg_ctx *c, const float *scores, int n_class,
   return FVG_OK;
 }
 
-/* Accuracy and macro F1 in percent of scores [n, n_class]. */
+/* Counts hits by class, and adds up the cross-entropy on the way. */
 FVG_DEF fvg_status fvg_score_of(fvg_ctx *c, fvg_score *out, const float *scores, const int *labels,
                                 int n, int n_class) {
   if (!out) return fvg__missing(c, "fvg_score_of", "a place for the score");
@@ -13190,11 +13204,7 @@ static fvg_status fvg__count_fewest(fvg_ctx *c, int *fewest, const fvg_items *it
   int *count = FVG_NEW_ARRAY(c, int, (size_t)n_class);
   if (!count) return FVG_E_NOMEM;
   for (int i = 0; i < items->n; i++) count[items->item[i].label]++;
-
-  *fewest = count[0];
-  for (int k = 1; k < n_class; k++) {
-    if (count[k] < *fewest) *fewest = count[k];
-  }
+  *fewest = fvg__smallest(count, n_class);
   fvg_release(c, count);
   return FVG_OK;
 }
@@ -13205,9 +13215,9 @@ FVG_DEF fvg_status fvg_task_draw(fvg_task *out, const fvg_dataset *d, const fvg_
   fvg_task_desc whole;
   memset(&whole, 0, sizeof whole);
   if (!desc) desc = &whole;
-  if (!d) return FVG_E_ARG;                      /* no context, no place for a message */
+  if (out) memset(out, 0, sizeof *out);
+  if (!d || !d->ctx) return FVG_E_ARG;           /* no context, no place for a message */
   if (!out) return fvg__missing(d->ctx, "fvg_task_draw", "a place for the task");
-  memset(out, 0, sizeof *out);
 
   int first;
   out->n_class = fvg_group_classes(d->n_class, desc->group, &first);
@@ -13708,11 +13718,35 @@ static fvg_status fvg__keep_mask(fvg_ctx *c, struct fvg__mask_store *x, const ch
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask) {
-  if (!d) return FVG_E_ARG;
-  if (!path) return fvg__missing(d->ctx, "fvg_dataset_set_mask", "a picture's path");
-  if (mask && (!mask->pixels || mask->channels != 1))
+/* The picture that an item of a data set in memory names; NULL: none. */
+static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path) {
+  const long i = path[0] == '#' ? strtol(path + 1, NULL, 10) : -1;
+  return i >= 0 && i < d->n_picture ? &d->picture[i] : NULL;
+}
+
+/* Fails unless a mask is an image of one channel and, where the picture is in memory, of its size;
+   the size of a picture in a file is not known before it is loaded. */
+static fvg_status fvg__check_mask(const fvg_dataset *d, const char *path, const fvg_image *mask) {
+  fvg_status s = fvg__image_check(d->ctx, mask, path);
+  if (s) return s;
+  if (mask->channels != 1)
     return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: a mask has one channel", path);
+  if (!d->picture) return FVG_OK;
+
+  const fvg_picture *of = fvg__picture_of(d, path);
+  if (!of) return fvg_fail(d->ctx, FVG_E_ARG, "%s: there is no picture %.300s", d->root, path);
+  if (mask->width == of->image.width && mask->height == of->image.height) return FVG_OK;
+  return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: was given a mask of %d x %d pixels, but has %d x %d",
+                  path, mask->width, mask->height, of->image.width, of->image.height);
+}
+
+FVG_DEF fvg_status fvg_dataset_set_mask(fvg_dataset *d, const char *path, const fvg_image *mask) {
+  if (!d || !d->ctx) return FVG_E_ARG;
+  if (!path) return fvg__missing(d->ctx, "fvg_dataset_set_mask", "a picture's path");
+  if (mask) {
+    fvg_status s = fvg__check_mask(d, path, mask);
+    if (s) return s;
+  }
   if (!d->masks) return fvg_fail(d->ctx, FVG_E_ARG, "%.300s: the data set is not open", path);
   if (mask) return fvg__keep_mask(d->ctx, d->masks, path, mask);
 
@@ -13751,6 +13785,8 @@ FVG_DEF void fvg_dataset_free(fvg_dataset *d) {
 static fvg_status fvg__check_picture(fvg_ctx *c, const fvg_picture *x, int i, int n_class) {
   const char *fault = NULL;
   if (!x->image.pixels || x->image.channels != 3) fault = "its image has no RGB pixels";
+  else if (!fvg__image_fits(x->image.width, x->image.height))
+    fault = "its image has sides of less than 1 pixel, or too many pixels";
   else if (x->label < 0 || x->label >= n_class) fault = "its label is none of the classes";
   else if (x->split != FVG_TRAIN && x->split != FVG_VAL && x->split != FVG_TEST)
     fault = "its part is neither train, val nor test";
@@ -13829,12 +13865,6 @@ FVG_DEF fvg_status fvg_dataset_of_pictures(fvg_ctx *c, fvg_dataset *out,
   return FVG_OK;
 }
 
-/* The picture that an item of such a data set names. */
-static const fvg_picture *fvg__picture_of(const fvg_dataset *d, const char *path) {
-  const long i = path[0] == '#' ? strtol(path + 1, NULL, 10) : -1;
-  return i >= 0 && i < d->n_picture ? &d->picture[i] : NULL;
-}
-
 static fvg_status fvg__copy_image(fvg_ctx *c, fvg_image *out, const fvg_image *in) {
   fvg_status s = fvg__image_new(c, out, in->width, in->height, in->channels);
   if (s) return s;
@@ -13872,9 +13902,9 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   (void)mask_threshold;
@@ -13885,6 +13915,8 @@ FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
   (void)what;
   (void)skip_bad;
+  if (!d || !d->ctx) return FVG_E_ARG;
+  if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                   "built with FVGPT_NO_STDIO, so pictures cannot be checked");
 }
@@ -14583,7 +14615,7 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
   if (desc->val_percent)
     fvg__print(how, sizeof how, "val's share was set to %d %%", percent);
   else
-    fvg__print(how, sizeof how, "50/20/30 %%; --val 0, or val_percent, gives val's share to train");
+    fvg__print(how, sizeof how, "50/20/30 %%; --val 0 (val_percent -1) gives val's share to train");
 
   fvg_log(c, 1,
           "%.200s: %d classes of %s pictures are cut into %d to train, %d for val, %d to test "
@@ -14592,8 +14624,9 @@ static void fvg__tell_cut(fvg_ctx *c, const fvg__draft *d, const fvg_dataset_des
 }
 
 /* Cuts the pictures of one class and writes them after the entries of each part, to which at
-   [parts] points.  The label is the stream of the shuffle, so a class is cut in the same way
-   whatever the others hold.  order holds as many ints as there are pictures. */
+   [parts] points.  The label is the stream of the shuffle: how many pictures other classes have
+   makes no difference, but a new class folder that sorts before this one changes its label, and
+   with it the cut.  order holds as many ints as there are pictures. */
 static void fvg__cut_class(fvg__entry *at[FVG__PARTS], const fvg__names *images,
                            const char *class_name, int label, int val_percent, int *order) {
   fvg_rng rng;
@@ -15427,6 +15460,12 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
     return fvg_fail(c, FVG_E_ARG, "data set: desc.root is not given");
   if (desc->dataset && !fvg_dataset_card_find(desc->dataset))
     return fvg__unknown_set(c, desc->dataset);
+  if (desc->val_percent > 100)
+    return fvg_fail(c, FVG_E_ARG, "data set: val_percent is %d, more than 100",
+                    desc->val_percent);
+  if ((unsigned)desc->mask_reading > FVG_MASK_ALPHA)
+    return fvg_fail(c, FVG_E_ARG, "data set: mask_reading %d is none of fvg_mask_reading",
+                    (int)desc->mask_reading);
 
   fvg_dataset_desc d = *desc;
 #ifdef FVGPT_DIRENT
@@ -15466,6 +15505,9 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
      an alpha channel that cuts  a cut-out: what is opaque is foreground, whatever its colours
      more than 32 grey values,   a soft mask: foreground is what lies above mask_threshold (0.5 of
      or any JPEG                 full white).  Where it is in many colours it is an error.
+     few greys, dark and light,  an error: labels, or a soft mask.  Such is a PGM whose white is not
+     of a file whose white is    1, 255 or 65535, and a PNG of 2 or 4 bits: its greys come here as
+     neither 1, 255 nor 65535    shares of 255, and a label may be bright
 
    What these rules cannot tell (a photograph, white beside other labels, no black) is an error, not
    a guess, and the data set's mask_reading decides.  Each file is judged by itself, so the result
@@ -15494,7 +15536,7 @@ static int fvg__mask_exists(char *name) {
    be in ROOT/<folder>/mask, and below another <images> than the path says: pictures and masks of
    SUN397 are distributed with and without it. */
 FVG_DEF fvg_status fvg_dataset_mask_path(const fvg_dataset *d, char **out, const char *path) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!out) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a place for the path");
   *out = NULL;
   if (!path) return fvg__missing(d->ctx, "fvg_dataset_mask_path", "a picture's path");
@@ -15671,16 +15713,30 @@ static fvg_mask_reading fvg__meaning_of_greys(const fvg__mask_tally *is, const c
                                "white or VOC's border");
 }
 
+/* What a mask's file says of its values. */
+typedef struct fvg__mask_file {
+  int lossy;                  /* 1: a JPEG, whose values are not exact                          */
+  int white;                  /* the value of white: 255, of 16 bits 65535, else what it says   */
+} fvg__mask_file;
+
 /* How a picture of few colours, without alpha, is meant.  *why, if it cannot be told, is the
    reason. */
-static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const char **why) {
+static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, int white,
+                                                const char **why) {
   const fvg__mask_tally is = fvg__count_mask(x);
   if (x->n == 1)
     return fvg__meaning_of_one_colour(x->colour[0], &is, why);
   if (is.trimap && x->n > 1) return FVG_MASK_TRIMAP;
 
-  /* Black where all else is light; two colours, one dark and one light; dark specks. */
   const size_t light = is.white + is.bright;
+  const int usual = white == 1 || white == 255 || white == 65535;
+  if (!usual && is.grey && light && (is.dark || !is.black)) {
+    return fvg__cannot_tell(why, white < 255
+                                     ? "its greys have fewer than 8 bits: labels, or a soft mask"
+                                     : "its white is not 65535: labels, or a soft mask");
+  }
+
+  /* Black where all else is light; two colours, one dark and one light; dark specks. */
   if (is.black && !is.dark && !is.border) return FVG_MASK_GREY;
   if (x->n == 2 && is.dark && light) return FVG_MASK_GREY;
   if (light && is.dark <= light / 50) return FVG_MASK_GREY;
@@ -15692,11 +15748,13 @@ static fvg_mask_reading fvg__meaning_of_colours(const fvg__palette *x, const cha
   return fvg__cannot_tell(why, "it holds white beside other colours");
 }
 
-/* How a picture without alpha is meant.  lossy: a JPEG, whose values are not exact. */
-static fvg_mask_reading fvg__meaning_of(const fvg_image *m, int lossy, const char **why) {
+/* How a picture without alpha is meant. */
+static fvg_mask_reading fvg__meaning_of(const fvg_image *m, const fvg__mask_file *file,
+                                        const char **why) {
   fvg__palette x;
   fvg__palette_of(&x, m);
-  if (!lossy && x.n <= FVG__MASK_COLOURS) return fvg__meaning_of_colours(&x, why);
+  if (!file->lossy && x.n <= FVG__MASK_COLOURS)
+    return fvg__meaning_of_colours(&x, file->white, why);
   if (fvg__is_coloured(m)) return fvg__cannot_tell(why, "it is a picture in many colours");
   return FVG_MASK_GREY;
 }
@@ -15758,28 +15816,29 @@ static void fvg__take_alpha(fvg_image *m) {
 
 /* Chooses the reading from the values of m, or of its alpha channel where that is a mask.  Returns
    why it cannot be told, or NULL. */
-static const char *fvg__reading_of_values(fvg_image *m, int lossy, fvg__mask_facts *x) {
+static const char *fvg__reading_of_values(fvg_image *m, const fvg__mask_file *file,
+                                          fvg__mask_facts *x) {
   const char *why = NULL;
   x->alpha = fvg__alpha_is_mask(m, &why);
   if (x->alpha) fvg__take_alpha(m);
-  if (!why) x->reading = fvg__meaning_of(m, lossy, &why);
+  if (!why) x->reading = fvg__meaning_of(m, file, &why);
   return why;
 }
 
 /* Chooses the reading of m as `told`, which may leave it to the values, and keeps only the channels
    that are read.  Returns why the reading cannot be told, or NULL. */
-static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int lossy,
-                                       fvg__mask_facts *x) {
+static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told,
+                                       const fvg__mask_file *file, fvg__mask_facts *x) {
   const char *why = NULL;
   x->reading = told;
   switch (told) {
     case FVG_MASK_GREY:
     case FVG_MASK_LABELS:
     case FVG_MASK_TRIMAP: return NULL;
-    case FVG_MASK_AUTO: return fvg__reading_of_values(m, lossy, x);
+    case FVG_MASK_AUTO: return fvg__reading_of_values(m, file, x);
 
     case FVG_MASK_INVERTED:  /* whoever asks for it knows what the mask is: in doubt it is grey   */
-      why = fvg__reading_of_values(m, lossy, x);
+      why = fvg__reading_of_values(m, file, x);
       if (why) x->reading = FVG_MASK_GREY;
       return NULL;
 
@@ -15787,13 +15846,25 @@ static const char *fvg__choose_reading(fvg_image *m, fvg_mask_reading told, int 
       x->alpha = m->channels % 2 == 0;
       if (!x->alpha) return "it has no alpha channel";
       fvg__take_alpha(m);
-      x->reading = fvg__meaning_of(m, lossy, &why);
+      x->reading = fvg__meaning_of(m, file, &why);
       return why;
   }
   return NULL;
 }
 
 /* ---- applying a reading ---- */
+/* Gives labels their values again, where white is below 255 and the decoder has made them shares of
+   255; that is exact, as no two of them became the same.  Colours stay: they have no numbers. */
+static void fvg__unscale_labels(fvg_image *m, int white) {
+  const size_t n = fvg__pixel_count(m);
+  for (size_t i = 0; i < n; i++)
+    if (!fvg__is_grey(fvg__colour_at(m, i))) return;
+
+  const size_t n_value = n * (size_t)m->channels;
+  for (size_t i = 0; i < n_value; i++)
+    m->pixels[i] = (uint8_t)((m->pixels[i] * white + 127) / 255);
+}
+
 /* Makes m 255 where a picture of labels, or a trimap, has foreground.  White is a label of its own
    only where there is no other. */
 static void fvg__pick_labels(fvg_image *m, fvg_mask_reading reading) {
@@ -15880,21 +15951,42 @@ static fvg_status fvg__check_sides(fvg_ctx *c, const fvg_image *m, const char *p
 }
 
 /* ---- pictures and masks ---- */
-/* Loads all channels of a file, and finds out whether it is JPEG, whose values are not exact, or
-   PNG of 16 bits, of which the decoder keeps the high byte. */
-static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path, int *lossy,
-                                     int *is_16_bit) {
+/* The value of white of a PNM file that could be decoded.  A comment before it may be of any
+   length, so the whole file is read. */
+static fvg_status fvg__pnm_white(fvg_ctx *c, int *white, const fvg_source *source) {
+  uint8_t *bytes = NULL;
+  size_t n = 0;
+  fvg_status s = fvg_source_read_all(c, &bytes, &n, source);
+  if (s) return s;
+  fvg__pnm p;
+  p.at = bytes;
+  p.end = bytes + n;
+  s = fvg__pnm_header(c, &p, source->name);
+  if (!s) *white = p.max;
+  fvg_bytes_free(c, bytes);
+  return s;
+}
+
+/* Loads all channels of a file, and what it says of its values. */
+static fvg_status fvg__load_channels(fvg_ctx *c, fvg_image *m, const char *path,
+                                     fvg__mask_file *file) {
   fvg_source source;
   memset(m, 0, sizeof *m);
   fvg_status s = fvg_source_file(c, &source, path);
   if (s) return s;
 
   uint8_t head[26] = {0};
-  if (source.size >= sizeof head)
-    s = fvg__source_read(c, &source, head, 0, sizeof head);
-  *lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
-  *is_16_bit = head[0] == 0x89 && head[1] == 'P' && head[24] == 16;
+  const size_t n_head = source.size < sizeof head ? (size_t)source.size : sizeof head;
+  s = fvg__source_read(c, &source, head, 0, n_head);
+  file->lossy = head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
+  file->white = 255;
+
+  /* PNG has the bits of a value, and 3 for a palette, whose colours always have 8 of them. */
+  const int in_palette = head[25] == 3;
+  const int is_png = head[0] == 0x89 && head[1] == 'P' && head[24] >= 1 && head[24] <= 16;
+  if (is_png && !in_palette) file->white = (1 << head[24]) - 1;
   if (!s) s = fvg_image_decode(c, m, &source, 0);
+  if (!s && fvg__is_pnm(head, sizeof head)) s = fvg__pnm_white(c, &file->white, &source);
   fvg_source_close(&source);
   return s;
 }
@@ -15916,8 +16008,8 @@ static fvg_status fvg__mask_upright(fvg_ctx *c, fvg_image *mask, const fvg_image
 
 /* Chooses how the mask is read, and fails if that cannot be told or would not be exact. */
 static fvg_status fvg__settle_reading(const fvg_dataset *d, fvg_image *mask, const char *path,
-                                      int lossy, int is_16_bit, fvg__mask_facts *facts) {
-  const char *why = fvg__choose_reading(mask, d->mask_reading, lossy, facts);
+                                      const fvg__mask_file *file, fvg__mask_facts *facts) {
+  const char *why = fvg__choose_reading(mask, d->mask_reading, file, facts);
   if (why) {
     return fvg_fail(d->ctx, FVG_E_FORMAT,
                     "%.300s: cannot tell what in this mask is foreground: %s; choose with --masks "
@@ -15927,12 +16019,13 @@ static fvg_status fvg__settle_reading(const fvg_dataset *d, fvg_image *mask, con
 
   const int needs_labels =
       facts->reading == FVG_MASK_LABELS || facts->reading == FVG_MASK_TRIMAP;
-  if (is_16_bit && (needs_labels || fvg__is_black(mask))) {
+  if (file->white > 255 && (needs_labels || fvg__is_black(mask))) {
     return fvg_fail(d->ctx, FVG_E_UNSUPPORTED,
                     "%.300s: a mask of 16 bits that is not black and white: of labels only the "
                     "high byte would be read; save it with 8 bits",
                     path);
   }
+  if (needs_labels && file->white < 255) fvg__unscale_labels(mask, file->white);
   return FVG_OK;
 }
 
@@ -15947,27 +16040,28 @@ static fvg_status fvg__fit_mask(fvg_ctx *c, fvg_image *mask, int width, int heig
   return FVG_OK;
 }
 
-/* Loads a mask as one channel of 0 and 255 with the sides of `image`, the picture, perhaps turned.
-   `stored` has the sides and the orientation of the picture's file.  Thresholding and nearest
-   resizing commute, so the cheaper order is taken: one channel is resized, not three. */
+/* Loads a mask as one channel of 0 and 255.  `image` is the picture, perhaps turned, whose sides
+   the mask then gets; `stored` has the sides and the orientation of the picture's file.  image
+   NULL: a mask without its picture keeps the sides of its file, and is never turned.  Thresholding
+   and nearest resizing commute, so the cheaper order is taken: one channel is resized, not
+   three. */
 static fvg_status fvg__load_mask(const fvg_dataset *d, fvg_image *mask, const char *path,
                                  const fvg_image *stored, const fvg_image *image, float threshold,
                                  fvg__mask_facts *facts) {
   fvg_ctx *c = d->ctx;
   const int inverted = d->mask_reading == FVG_MASK_INVERTED;
-  int lossy = 0;
-  int is_16_bit = 0;
+  fvg__mask_file file;
   memset(facts, 0, sizeof *facts);
-  fvg_status s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
-  if (!s) s = fvg__mask_upright(c, mask, stored, image);
-  if (!s)
+  fvg_status s = fvg__load_channels(c, mask, path, &file);
+  if (!s && image) s = fvg__mask_upright(c, mask, stored, image);
+  if (!s && image)
     s = fvg__check_sides(c, mask, path, image->width, image->height, facts);
-  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, facts);
+  if (!s) s = fvg__settle_reading(d, mask, path, &file, facts);
   if (!s) s = fvg__apply_reading(c, mask, facts->reading, threshold, inverted);
   if (s) return s;
 
   fvg__measure_mask(mask, facts);
-  return fvg__fit_mask(c, mask, image->width, image->height);
+  return image ? fvg__fit_mask(c, mask, image->width, image->height) : FVG_OK;
 }
 
 /* Loads the mask that a picture was given. */
@@ -16019,7 +16113,7 @@ static fvg_status fvg__load_pair(const fvg_dataset *d, const fvg_item *item, fvg
   return s;
 }
 
-/* Loads a mask without its picture: with the sides of its file, and never turned. */
+/* Loads a mask without its picture; mask->pixels is NULL if there is none. */
 static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, const fvg_item *item,
                                        float threshold) {
   fvg_ctx *c = d->ctx;
@@ -16030,14 +16124,8 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
   fvg_status s = fvg_dataset_mask_path(d, &path, item->path);
   if (s || !path) return s;
 
-  const int inverted = d->mask_reading == FVG_MASK_INVERTED;
   fvg__mask_facts facts;
-  memset(&facts, 0, sizeof facts);
-  int lossy = 0;
-  int is_16_bit = 0;
-  s = fvg__load_channels(c, mask, path, &lossy, &is_16_bit);
-  if (!s) s = fvg__settle_reading(d, mask, path, lossy, is_16_bit, &facts);
-  if (!s) s = fvg__apply_reading(c, mask, facts.reading, threshold, inverted);
+  s = fvg__load_mask(d, mask, path, NULL, NULL, threshold, &facts);
   if (s) fvg_image_free(c, mask);
   fvg_release(c, path);
   return s;
@@ -16045,9 +16133,9 @@ static fvg_status fvg__load_mask_alone(const fvg_dataset *d, fvg_image *mask, co
 
 FVG_DEF fvg_status fvg_dataset_load(const fvg_dataset *d, fvg_image *image, fvg_image *mask,
                                     const fvg_item *item, float mask_threshold) {
-  if (!d) return FVG_E_ARG;
   if (image) memset(image, 0, sizeof *image);
   if (mask) memset(mask, 0, sizeof *mask);
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!item) return fvg__missing(d->ctx, "fvg_dataset_load", "a picture's item");
   if (d->picture) return fvg__load_picture(d, image, mask, item);
   fvg__mask_facts facts;
@@ -16272,7 +16360,7 @@ static fvg_status fvg__check_items_of(fvg_dataset *d, fvg_items *items, fvg__che
 
 /* Files are decoded only if bad ones are to be left out; else only their first bytes are read. */
 FVG_DEF fvg_status fvg_dataset_check(fvg_dataset *d, int what, int skip_bad) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (d->picture) return FVG_OK;                 /* they were checked when the set was made */
   fvg_items *const part[FVG__PARTS] = {&d->train, &d->val, &d->test};
   fvg_progress progress;
@@ -16386,7 +16474,7 @@ static void fvg__survey_batch(fvg_ctx *c, const fvg__check_job *j, const fvg__ba
    is logged, once for a data set.  Decoding a few shots takes seconds, and the training that they
    would spoil takes hours. */
 FVG_DEF fvg_status fvg_dataset_survey_masks(const fvg_dataset *d, const fvg_items *items) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!items) return fvg__missing(d->ctx, "fvg_dataset_survey_masks", "items");
   if (d->masks_told && *d->masks_told) return FVG_OK;
   fvg_ctx *c = d->ctx;
@@ -16606,6 +16694,25 @@ static fvg_ctx *fvg__context_of(const fvg_learner *l, const fvg_views *v) {
   return v ? v->clip->ctx : NULL;
 }
 
+/* Fails unless the paths of the task's pictures lead to the same pictures in the views; a task
+   without a data set has only paths and labels, and goes with any. */
+static fvg_status fvg__check_same_set(const fvg_views *v, const fvg_task *task) {
+  const fvg_dataset *a = v->dataset;
+  const fvg_dataset *b = task->dataset;
+  if (!b || a == b) return FVG_OK;
+  if (a->root && b->root && a->picture == b->picture && !strcmp(a->root, b->root)) return FVG_OK;
+  return fvg_fail(v->clip->ctx, FVG_E_ARG, "the views are of another data set than the task");
+}
+
+/* Fails unless the views are of plain CLIP, which the method called `prefix` and `name` trains
+   on. */
+static fvg_status fvg__check_plain_views(const fvg_views *v, const char *prefix,
+                                         const char *name) {
+  if (!v->desc.learner) return FVG_OK;
+  return fvg_fail(v->clip->ctx, FVG_E_ARG,
+                  "%s%s trains on views of plain CLIP, not of a learner", prefix, name);
+}
+
 /* Fails unless what works together is of the model m.  l, v, fvgpt: NULL where there is none. */
 static fvg_status fvg__check_together(const fvg_clip *m, const fvg_learner *l, const fvg_views *v,
                                       const fvg_fvgpt *fvgpt) {
@@ -16722,15 +16829,17 @@ static fvg_status fvg__batch_pixels(fvg__pixels_job *j, int n) {
   if (s) return s;
 
   for (int i = 0; i < n; i++) {
-    const fvg_status of = batch.ctx[i].status;
+    const fvg_status status = batch.ctx[i].status;
     const char *message = batch.ctx[i].message;
-    const int its_own = of == FVG_E_IO || of == FVG_E_FORMAT || of == FVG_E_UNSUPPORTED;
+    const int its_own =
+        status == FVG_E_IO || status == FVG_E_FORMAT || status == FVG_E_UNSUPPORTED;
     if (its_own && !j->v->of_files) {
       return fvg_fail(
-          c, of, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures", message);
+          c, status, "%.400s; --skip-bad (fvg_dataset_check) goes on without such pictures",
+          message);
     }
-    if (of)
-      return fvg_fail(c, of, "%s", message);
+    if (status)
+      return fvg_fail(c, status, "%s", message);
   }
   return FVG_OK;
 }
@@ -17036,9 +17145,9 @@ static fvg_status fvg__views_recall(fvg_views *v, const fvg_item *const *item, i
   return fvg__views_fill(v, item, epoch, key, missing, n_missing, f, f_fg, area);
 }
 
-/* Has the rows of n views, n <= FVG__IMAGE_BATCH: f, f_fg [n, width], area [n], as
-   fvg_learner_encode_images has them; f_fg and area may be NULL.  New crops in every epoch would
-   only fill a store. */
+/* Makes the rows of n views, n <= FVG__IMAGE_BATCH, or takes them from the store: f, f_fg
+   [n, width] and area [n], like those of fvg_learner_encode_images; f_fg and area may be NULL.
+   Views that are new in every epoch do not use the store, which they would only fill. */
 static fvg_status fvg__views_encode(fvg_views *v, const fvg_item *const *item, int n, int epoch,
                                     float *f, float *f_fg, float *area) {
   const int both = !f_fg == !area;
@@ -17178,6 +17287,16 @@ static int fvg__views_kept(const fvg_views_desc *desc) {
   return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
 }
 
+/* Fails if a setting is none. */
+static fvg_status fvg__check_views_desc(fvg_ctx *c, const fvg_views_desc *desc) {
+  const float scale = desc->crop_scale_min;
+  if ((unsigned)desc->augment > FVG_AUGMENT_SQUASH)
+    return fvg_fail(c, FVG_E_ARG, "views: augment %d is none of fvg_augment", (int)desc->augment);
+  if (scale >= 0 && scale <= 1) return FVG_OK;
+  return fvg_fail(c, FVG_E_ARG, "views: crop_scale_min %g; it is a share of the image, up to 1",
+                  (double)scale);
+}
+
 /* Fills in the defaults and makes room for one batch; views themselves come with use. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc) {
@@ -17191,6 +17310,7 @@ FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset
   if (!m->has_vision)
     return fvg_fail(m->ctx, FVG_E_ARG, "this model has no image tower");
   fvg_status s = fvg__check_tuned(m, desc ? desc->learner : NULL, NULL);
+  if (!s && desc) s = fvg__check_views_desc(m->ctx, desc);
   if (s) return s;
 
   fvg_views *v = FVG_NEW(m->ctx, fvg_views);
@@ -17373,6 +17493,11 @@ FVG_DEF fvg_status fvg_clip_encode_files(fvg_clip *m, float *features, const cha
     return fvg_fail(m->ctx, FVG_E_ARG, "%d files to encode", n);
   if (n > 0 && (!path || !features))
     return fvg__missing(m->ctx, "fvg_clip_encode_files", "paths and a place for the features");
+  for (int i = 0; i < n; i++) {
+    if (!path[i])
+      return fvg_fail(m->ctx, FVG_E_ARG, "fvg_clip_encode_files: path %d must be given, not NULL",
+                      i);
+  }
   char root[] = "";
   fvg_dataset d;
   memset(&d, 0, sizeof d);
@@ -17764,16 +17889,21 @@ static void fvg__set_exact_number(fvg_settings *x, const char *key, double value
   fvg_settings_set(x, key, text);
 }
 
-#ifndef FVGPT_NO_STDIO
-/* Writes a file with a checksum in its metadata, for which the settings must have a place left. */
-static fvg_status fvg__save_checked(fvg_ctx *c, const char *path, const fvg_named_tensor *tensor,
-                                    int n, fvg_settings *x) {
+/* Writes tensors to the file `path`, or if that is NULL through `write`, with a checksum in their
+   metadata, for which the settings must have a place left. */
+static fvg_status fvg__put_checked(fvg_ctx *c, const char *path, fvg_write_fn write, void *user,
+                                   const fvg_named_tensor *tensor, int n, fvg_settings *x) {
   char sum[FVG__CHECKSUM_TEXT];
   fvg__checksum(tensor, n, x->entry, x->n, sum);
   fvg_settings_set(x, FVG__CHECKSUM, sum);
-  return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+#ifndef FVGPT_NO_STDIO
+  if (path) return fvg_safetensors_save(c, path, tensor, n, x->entry, x->n);
+#endif
+  (void)path;
+  return fvg_safetensors_write(c, write, user, tensor, n, x->entry, x->n);
 }
 
+#ifndef FVGPT_NO_STDIO
 /* ---- a run's state between epochs ---- */
 enum { FVG__STATE_NAME = 128 };          /* room for the name of a tensor, with its closing 0 */
 
@@ -17849,7 +17979,7 @@ static fvg_status fvg__state_save(fvg__trainer *t, const fvg_train_desc *desc, i
     fvg_settings_set_number(x, "epoch", epoch);
     fvg__set_exact_number(x, "step", (double)t->optimizer->step);
     fvg_settings_set(x, "losses", losses);
-    s = fvg__save_checked(c, desc->state, state.tensor, state.n, x);
+    s = fvg__put_checked(c, desc->state, NULL, NULL, state.tensor, state.n, x);
   }
   fvg__state_free(c, &state);
   fvg_release(c, losses);
@@ -18053,6 +18183,9 @@ static fvg_status fvg__train_epoch(fvg__trainer *t, const fvg_train_desc *desc, 
   progress->lr = fvg_learning_rate(&t->schedule, epoch);
   if (epoch && t->stage == FVG__PROMPTS && desc && desc->own_masks)
     s = fvg__renew_masks(&t->source[0], desc->own_masks);
+
+  /* Each source shuffles by a seed of its own; the step is large, so that the seeds of a study (1,
+     2, 3, ...) never meet it. */
   for (int i = 0; !s && i < t->n_source; i++)
     s = fvg__train_source(t, &t->source[i], seed + 500000u * (uint64_t)i, progress);
 
@@ -18153,8 +18286,8 @@ static fvg_status fvg__train(fvg__trainer *t, fvg_parameter *const *params, int 
 
    The adapters can end worse than the backbone that they sit on (fvgpt.h, chapter 13).  So stage 2
    ends with a comparison: CE(z_FDC, y) and CE(z_full, y) on the training pictures, in views that
-   chance has no part in, or in all those that are kept.  Worse adapters are told of, and with a
-   guard left out for good (no_fdc), so that base classes are scored by z_full.
+   chance has no part in, or in all those that are kept.  A warning is logged for worse ones; with a
+   guard they are also switched off for good (no_fdc), so that base classes are scored by z_full.
 
    Classifiers, which score by what was tuned here, are in chapter 37. */
 
@@ -18208,7 +18341,7 @@ static fvg_status fvg__tell_no_background(const fvg_learner *l, const fvg_datase
 
 /* Fails if no picture has a mask, which must be a mistake; logs how many have none otherwise. */
 FVG_DEF fvg_status fvg_dataset_check_masks(const fvg_dataset *d, const fvg_items *items) {
-  if (!d) return FVG_E_ARG;
+  if (!d || !d->ctx) return FVG_E_ARG;
   if (!items || !items->item || items->n < 1)
     return fvg_fail(d->ctx, FVG_E_ARG, "no images to train on");
 
@@ -18282,8 +18415,8 @@ static fvg_status fvg__learner_train_step(fvg__trainer *t, const fvg__train_set 
 static fvg_status fvg__check_views_of(const fvg_learner *l, const fvg_views *v) {
   fvg_ctx *c = l->clip->ctx;
   const char *name = l->method->name;
-  if (v->desc.learner)
-    return fvg_fail(c, FVG_E_ARG, "%s trains on views of plain CLIP, not of a learner", name);
+  fvg_status s = fvg__check_plain_views(v, "", name);
+  if (s) return s;
   if ((l->method->needs & FVG_NEEDS_FOREGROUND) && v->desc.fill_black) {
     return fvg_fail(c, FVG_E_ARG,
                     "%s needs a background of 0, the data set's mean colour, not black", name);
@@ -18316,12 +18449,16 @@ static fvg_status fvg__train_prompts(fvg_learner *l, fvg_views *v, const fvg_tas
   return s ? s : fvg__train(&t, l->param, l->n_param, desc);
 }
 
-/* Masks that the learner makes go to a copy of the data set with a store of its own. */
+/* Masks that the learner makes go to a copy of the data set with a store of its own.  They are 0
+   and 255, so there is nothing to tell of them, and what is told of the files is still to come. */
 static fvg_status fvg__train_on_own_masks(fvg_learner *l, fvg_views *v, const fvg_task *task,
                                           const fvg_train_desc *desc) {
   const fvg_dataset *given = v->dataset;
   fvg_dataset own = *given;
-  own.masks = FVG_NEW(l->clip->ctx, struct fvg__mask_store);
+  int told = 1;
+  own.ctx = l->clip->ctx;
+  own.masks_told = &told;
+  own.masks = FVG_NEW(own.ctx, struct fvg__mask_store);
   if (!own.masks) return FVG_E_NOMEM;
   v->dataset = &own;
   fvg_status s = fvg__train_prompts(l, v, task, desc);
@@ -18341,6 +18478,7 @@ FVG_DEF fvg_status fvg_learner_train(fvg_learner *l, fvg_views *v, const fvg_tas
 
   fvg_status s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
   if (!s) s = fvg__check_views_of(l, v);
   if (s) return s;
   if (desc && desc->own_masks) return fvg__train_on_own_masks(l, v, task, desc);
@@ -18532,8 +18670,8 @@ static const char *fvg__advice(const fvg_fvgpt *fvgpt) {
          "(fvg_train_desc.guard), which keeps the backbone's scores";
 }
 
-/* Compares the adapters with the backbone on the pictures that they were trained on.  Worse ones
-   are told of and, with a guard, left out from now on. */
+/* Compares the adapters with the backbone on the pictures that they were trained on.  A warning is
+   logged for worse ones; with a guard they are also switched off. */
 static fvg_status fvg__guard(fvg_fvgpt *fvgpt, const fvg__train_set *x, const char *what,
                              const fvg_train_desc *desc) {
   if (fvgpt->desc.no_fdc) return FVG_OK;
@@ -18563,6 +18701,7 @@ FVG_DEF fvg_status fvg_fvgpt_train(fvg_fvgpt *fvgpt, fvg_learner *l, fvg_views *
     return fvg__missing(fvgpt->ctx, "fvg_fvgpt_train", "views");
 
   fvg_status s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
 #ifndef FVGPT_NO_STDIO
   const int reads_masks = !fvgpt->desc.no_frg || !fvgpt->desc.no_fdc;
   if (!s && reads_masks && !v->desc.no_masks) s = fvg_dataset_check_masks(v->dataset, items);
@@ -18607,6 +18746,8 @@ static fvg_status fvg__check_sources(fvg_ctx *c, const fvg_calibration_source *s
       return fvg__missing(c, "calibration", "the views of every source");
     if (!source[i].task || !source[i].task->class_name)
       return fvg__missing(c, "calibration", "the task of every source");
+    fvg_status s = fvg__check_same_set(source[i].views, source[i].task);
+    if (s) return s;
   }
   return FVG_OK;
 }
@@ -18817,13 +18958,16 @@ static fvg_status fvg__head_features(fvg_clip *m, float **f, const fvg_head_task
     return fvg_fail(m->ctx, FVG_E_ARG, "a head on %d crops of each picture needs views or features",
                     n_view);
   if (!x->views) return fvg__task_features(m, f, x->train);
+  fvg_status s = fvg__check_together(m, NULL, x->views, NULL);
+  if (!s) s = fvg__check_same_set(x->views, x->train);
+  if (s) return s;
   if (x->views->width != m->embed_dim)
     return fvg_fail(m->ctx, FVG_E_ARG, "heads are fitted on views that are made without a learner");
 
   const int n = x->train->items.n < 1 ? 1 : x->train->items.n;
   float *one = FVG_NEW_ARRAY(m->ctx, float, fvg__row(n, m->embed_dim));
   int *index = FVG_NEW_ARRAY(m->ctx, int, (size_t)n);
-  fvg_status s = one && index ? fvg__task_crops(m, f, x, n_view, one, index) : FVG_E_NOMEM;
+  s = one && index ? fvg__task_crops(m, f, x, n_view, one, index) : FVG_E_NOMEM;
   fvg_release(m->ctx, one);
   fvg_release(m->ctx, index);
   return s;
@@ -18903,9 +19047,10 @@ static fvg_status fvg__test_group(fvg_clip *m, double *accuracy, const fvg_datas
 FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const fvg_dataset *d,
                                         fvg_learner *l, fvg_fvgpt *fvgpt,
                                         const char *prompt_template) {
+  if (out) memset(out, 0, sizeof *out);
+  if (!m) return FVG_E_ARG;
   if (!out)
     return fvg__missing(m->ctx, "fvg_test_base_to_new", "a place for the accuracies");
-  memset(out, 0, sizeof *out);
   if (!d) return fvg__missing(m->ctx, "fvg_test_base_to_new", "a data set");
 
   fvg_classifier_desc desc;
@@ -18951,7 +19096,7 @@ FVG_DEF fvg_status fvg_test_base_to_new(fvg_clip *m, fvg_base_to_new *out, const
 
    Only the prompts are the method's own: the further loss terms of KgCoOp and PromptSRC, ProGrad's
    corrected gradient and PromptSRC's average are not used.  Published runs draw pictures from the
-   whole training list, here they come from the few shots.  Where k gives too few classes,
+   whole training list; here they come from the few shots.  Where k gives too few classes,
    published runs never draw the first and the last class; here all are equally likely.
 
    Defaults: k 8 and w 0.5; w_n 0, which leaves new classes as they were (the published code has
@@ -18992,6 +19137,7 @@ FVG_DEF int fvg_dpc_knows(const fvg_method *method) { return method && method->p
 
 /* `tuned` must be another learner of the same method, classes and sizes. */
 static fvg_status fvg__dpc_check(const fvg_learner *l, const fvg_learner *tuned) {
+  if (!l) return fvg__missing(fvg__context_of(tuned, NULL), "DPC", "a learner");
   fvg_ctx *c = l->clip->ctx;
   const char *method = l->method->name;
   if (!fvg_dpc_knows(l->method))
@@ -19265,6 +19411,7 @@ static fvg_train_desc fvg__dpc_schedule(const fvg_train_desc *desc, int n_item) 
     own.optimizer.lr = published.lr;
     own.optimizer.kind = published.kind;
   }
+  if (!own.optimizer.epochs) own.optimizer.epochs = published.epochs;
   if (own.batch <= 0) own.batch = batch;
   own.batch = fvg__min(own.batch, n_item);
   return own;
@@ -19275,15 +19422,14 @@ FVG_DEF fvg_status fvg_dpc_train(fvg_learner *l, fvg_learner *tuned, fvg_views *
                                  const fvg_task *task, const fvg_dpc_desc *dpc,
                                  const fvg_train_desc *desc) {
   const fvg_items *items = task ? &task->items : NULL;
-  fvg_ctx *c = l->clip->ctx;
+  fvg_ctx *c = fvg__context_of(l, v);
   fvg_status s = fvg__dpc_check(l, tuned);
   if (!s && !v) s = fvg__missing(c, "fvg_dpc_train", "views");
   if (!s) s = fvg__check_together(l->clip, NULL, v, NULL);
   if (!s) s = fvg__check_items(l, items, l->n_class);
+  if (!s) s = fvg__check_same_set(v, task);
+  if (!s) s = fvg__check_plain_views(v, "DPC_", l->method->name);
   if (s) return s;
-  if (v->desc.learner)
-    return fvg_fail(c, FVG_E_ARG, "DPC_%s trains on views of plain CLIP, not of a learner",
-                    l->method->name);
 
   fvg_train_desc own = fvg__dpc_schedule(desc, items->n);
   fvg__dpc d;
@@ -19457,38 +19603,35 @@ static fvg_status fvg__checkpoint_new(fvg__checkpoint *k, const char *file, cons
   return FVG_OK;
 }
 
+/* Writes a checkpoint to the file `path`, or if that is NULL through `write`. */
+static fvg_status fvg__checkpoint_put(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
+                                      fvg_write_fn write, void *user,
+                                      const fvg_metadata *settings, int n_settings) {
+  fvg_ctx *c = l->clip->ctx;
+  const char *file = path ? path : "checkpoint";
+  fvg__checkpoint k;
+  fvg_status s = fvg__checkpoint_new(&k, file, l, fvgpt, settings, n_settings);
+  if (!s) s = fvg__put_checked(c, path, write, user, k.tensor, k.n, k.settings);
+  fvg__checkpoint_free(c, &k);
+  return s;
+}
+
 FVG_DEF fvg_status fvg_checkpoint_write(fvg_learner *l, fvg_fvgpt *fvgpt, fvg_write_fn write,
                                         void *user, const fvg_metadata *settings,
                                         int n_settings) {
-  fvg_ctx *c = l->clip->ctx;
-  if (!write)
-    return fvg_fail(c, FVG_E_ARG, "checkpoint: there is no function to write it with");
-
-  fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, "checkpoint", l, fvgpt, settings, n_settings);
-  if (!s) {
-    fvg_settings *x = k.settings;
-    char sum[FVG__CHECKSUM_TEXT];
-    fvg__checksum(k.tensor, k.n, x->entry, x->n, sum);
-    fvg_settings_set(x, FVG__CHECKSUM, sum);
-    s = fvg_safetensors_write(c, write, user, k.tensor, k.n, x->entry, x->n);
-  }
-  fvg__checkpoint_free(c, &k);
-  return s;
+  if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
+  if (write)
+    return fvg__checkpoint_put(l, fvgpt, NULL, write, user, settings, n_settings);
+  return fvg_fail(l->clip->ctx, FVG_E_ARG,
+                  "checkpoint: there is no function to write it with");
 }
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_checkpoint_save(fvg_learner *l, fvg_fvgpt *fvgpt, const char *path,
                                        const fvg_metadata *settings, int n_settings) {
-  fvg_ctx *c = l->clip->ctx;
-  if (!path)
-    return fvg_fail(c, FVG_E_ARG, "checkpoint: no path to save it at");
-
-  fvg__checkpoint k;
-  fvg_status s = fvg__checkpoint_new(&k, path, l, fvgpt, settings, n_settings);
-  if (!s) s = fvg__save_checked(c, path, k.tensor, k.n, k.settings);
-  fvg__checkpoint_free(c, &k);
-  return s;
+  if (!l) return fvg__missing(fvgpt ? fvgpt->ctx : NULL, "checkpoint", "a learner");
+  if (path) return fvg__checkpoint_put(l, fvgpt, path, NULL, NULL, settings, n_settings);
+  return fvg_fail(l->clip->ctx, FVG_E_ARG, "checkpoint: no path to save it at");
 }
 #endif
 #endif /* FVGPT_NO_TRAINING */
@@ -19796,6 +19939,7 @@ static fvg_status fvg__restore_checkpoint(fvg_clip *m, fvg_weights *w, fvg_learn
 /* Empties the places of what is to be read. */
 FVG__APART static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l,
                                                     fvg_fvgpt **fvgpt, fvg_weights **settings) {
+  if (!m) return FVG_E_ARG;
   if (!l || !fvgpt)
     return fvg__missing(m->ctx, "checkpoint", "places for the learner and FVG-PT");
   *l = NULL;
@@ -19804,13 +19948,16 @@ FVG__APART static fvg_status fvg__checkpoint_places(fvg_clip *m, fvg_learner **l
   return FVG_OK;
 }
 
+/* Closes a source that a call took over and cannot read: so does opening it in no place. */
+FVG__APART static fvg_status fvg__close_unread(const fvg_source *source) {
+  return fvg_weights_open(NULL, NULL, source);
+}
+
 /* On failure nothing stays, and the source is closed. */
 FVG_DEF fvg_status fvg_checkpoint_read(fvg_clip *m, fvg_learner **l, fvg_fvgpt **fvgpt,
                                        fvg_weights **settings, const fvg_source *source) {
   fvg_status s = fvg__checkpoint_places(m, l, fvgpt, settings);
-  if (s) return s;
-  if (!source)
-    return fvg_fail(m->ctx, FVG_E_ARG, "checkpoint: no source to read it from");
+  if (s) return fvg__close_unread(source);
 
   fvg_weights *w = NULL;
   s = fvg_weights_open(m->ctx, &w, source);
@@ -19873,31 +20020,36 @@ static fvg_status fvg__head_settings(const fvg_clip *m, fvg_settings *to, char *
   return FVG_OK;
 }
 
-FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
-                                             const fvg_head_checkpoint *x,
-                                             const fvg_metadata *settings, int n_settings) {
+/* Writes a head to the file `path`, or if to_file is 0 through `write`. */
+static fvg_status fvg__head_put(fvg_clip *m, int to_file, const char *path, fvg_write_fn write,
+                                void *user, const fvg_head_checkpoint *x,
+                                const fvg_metadata *settings, int n_settings) {
+  if (!m) return FVG_E_ARG;
   char *classes = NULL;
   fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
   fvg_status s = FVG_E_NOMEM;
   if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
-  if (!s) s = fvg_head_write(x->head, write, user, all->entry, all->n);
+#ifndef FVGPT_NO_STDIO
+  if (!s && to_file) s = fvg_head_save(x->head, path, all->entry, all->n);
+#endif
+  (void)path;
+  if (!s && !to_file) s = fvg_head_write(x->head, write, user, all->entry, all->n);
   fvg_release(m->ctx, classes);
   fvg_release(m->ctx, all);
   return s;
+}
+
+FVG_DEF fvg_status fvg_head_checkpoint_write(fvg_clip *m, fvg_write_fn write, void *user,
+                                             const fvg_head_checkpoint *x,
+                                             const fvg_metadata *settings, int n_settings) {
+  return fvg__head_put(m, 0, NULL, write, user, x, settings, n_settings);
 }
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_head_checkpoint_save(fvg_clip *m, const char *path,
                                             const fvg_head_checkpoint *x,
                                             const fvg_metadata *settings, int n_settings) {
-  char *classes = NULL;
-  fvg_settings *all = FVG_NEW(m->ctx, fvg_settings);
-  fvg_status s = FVG_E_NOMEM;
-  if (all) s = fvg__head_settings(m, all, &classes, x, settings, n_settings);
-  if (!s) s = fvg_head_save(x->head, path, all->entry, all->n);
-  fvg_release(m->ctx, classes);
-  fvg_release(m->ctx, all);
-  return s;
+  return fvg__head_put(m, 1, path, NULL, NULL, x, settings, n_settings);
 }
 #endif
 #endif /* FVGPT_NO_TRAINING */
@@ -19940,9 +20092,11 @@ static fvg_status fvg__restore_head(fvg_clip *m, fvg_head_checkpoint *x) {
 
 FVG_DEF fvg_status fvg_head_checkpoint_read(fvg_clip *m, fvg_head_checkpoint *out,
                                             const fvg_source *source) {
-  if (!out) return fvg__missing(m->ctx, "head checkpoint", "a place for it");
+  if (!out) {
+    fvg__missing(m->ctx, "head checkpoint", "a place for it");
+    return fvg__close_unread(source);
+  }
   memset(out, 0, sizeof *out);
-  if (!source) return fvg__missing(m->ctx, "head checkpoint", "a source to read it from");
 
   fvg_status s = fvg_weights_open(m->ctx, &out->settings, source);
   if (s) return s;
@@ -19987,9 +20141,8 @@ static fvg_status fvg__read_values(fvg_ctx *c, fvg_weights *w, const fvg_learner
 
 /* Copies the values once all of them are there; the source is closed with w. */
 FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
+  if (!l) return fvg__close_unread(source);
   fvg_ctx *c = l->clip->ctx;
-  if (!source)
-    return fvg_fail(c, FVG_E_ARG, "%s: no source to read it from", l->method->name);
 
   fvg_weights *w;
   fvg_status s = fvg_weights_open_any(c, &w, source);
@@ -20009,6 +20162,7 @@ FVG_DEF fvg_status fvg_learner_read(fvg_learner *l, const fvg_source *source) {
 
 #ifndef FVGPT_NO_STDIO
 FVG_DEF fvg_status fvg_learner_load(fvg_learner *l, const char *path) {
+  if (!l) return FVG_E_ARG;
   fvg_ctx *c = l->clip->ctx;
   if (!path)
     return fvg_fail(c, FVG_E_ARG, "%s: no path to load it from", l->method->name);
@@ -20026,7 +20180,7 @@ FVG_DEF void fvg_learner_made_from(const fvg_learner *l, fvg_learner_desc *out,
   if (!out) return;
   *out = l->desc;
   out->method = l->method;
-  out->ctx_init = l->words;
+  out->ctx_init = l->words ? l->words : "";      /* NULL would be the method's own words */
   out->prompt_template = l->prompt_template;
   out->option = option;
   out->n_option = 0;
@@ -20445,11 +20599,9 @@ FVG_DEF fvg_status fvg_classifier_test(fvg_classifier *k, fvg_score *score,
   const int width = fvg_learner_feature_width(m, k->learner);
   float *f = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, width));
   float *logits = FVG_NEW_ARRAY(m->ctx, float, fvg__row(room, k->n_class));
-  int *label = FVG_NEW_ARRAY(m->ctx, int, (size_t)room);
+  int *label = fvg__task_labels(m->ctx, task);
   fvg_status s = f && logits && label ? FVG_OK : FVG_E_NOMEM;
 
-  for (int i = 0; !s && i < n; i++)
-    label[i] = items->item[i].label;
   if (!s) s = fvg_encode_task(m, k->learner, f, task);
   if (!s) s = fvg_classifier_logits(k, logits, NULL, f, n);
   if (!s)
@@ -20499,8 +20651,7 @@ FVG_DEF fvg_status fvg_close(fvg_clip *m) {
 
 FVG_DEF const char *fvg_clip_error(const fvg_clip *m) { return fvg_error(m ? m->ctx : NULL); }
 
-/* Why no call can use this model: it could not be opened, or there was not even memory for that
-   news. */
+/* Why no call can use this model: it could not be opened, or memory was exhausted (m is NULL). */
 static fvg_status fvg__unusable(const fvg_clip *m) { return m ? m->failed : FVG_E_NOMEM; }
 
 /* Computes the row of features [fvg_learner_feature_width] of one picture; learner NULL: that of
@@ -20674,8 +20825,6 @@ FVG_DEF int fvg_classify_file(fvg_clip *m, float *probability, const char *path,
    threshold that divides the map best (Otsu 1979). */
 
 /* ---- the image tower in two parts ---- */
-#define FVG__MOST_READ 1000           /* rows after the class token that a method may read */
-
 /* What the image tower's last block works on, T rows. */
 typedef struct fvg__last_block {
   fvg_node *x;                        /* [T,w] its input */
@@ -20803,7 +20952,7 @@ static fvg_node *fvg__map_branch(fvg_classifier *k, const fvg__step *step, fvg_n
   return fvg__calibrated_logits(k, f, f_clip ? f_clip : f, g);
 }
 
-/* The same with it. */
+/* Makes the same logits with the head's share in them, if there is a head. */
 static fvg_node *fvg__map_logits(fvg_classifier *k, const fvg__step *step, fvg_node *f_clip,
                                  fvg_node *f_words) {
   return fvg__with_head(k, step->f_raw, fvg__map_branch(k, step, f_clip, f_words));
@@ -20942,7 +21091,7 @@ static void fvg__relevance_map(const float *z, int n_class, int label, const flo
   const double zero = mean - sqrt(variance) / 2;
   for (int p = 0; p < n_patch; p++) {
     const double above = (double)grid[p] - zero;
-    grid[p] = above < 0 ? 0 : (float)above;      /* NaN stays, and is told of */
+    grid[p] = above < 0 ? 0 : (float)above;      /* NaN stays, and fvg__finish_map reports it */
   }
 }
 
@@ -21029,7 +21178,9 @@ static float fvg__mix(float from, float to, float share) { return from + share *
 
 /* Where a pixel lies among the n patches of its row or column: between `before` and `after`,
    `share` of the way.  Places are whole multiples of 1 / (size - 1), so the last pixel lies
-   exactly on the last patch. */
+   exactly on the last patch.  Chapter 38 spreads with align_corners, as published maps do, which
+   shifts the outer patches by half a patch; chapter 39 wants edges in their place and uses the
+   centres of cells. */
 typedef struct fvg__between {
   int before, after;
   float share;
@@ -21287,7 +21438,7 @@ FVG__SELDOM_RUN_END
    A class of another thing in the picture is no rival, for it is nearer elsewhere.  If y is not
    known, every class counts: m_p = max_t cos(f_p, g_t) - max_u cos(f_p, g_u).
 
-   Who takes a photograph puts its subject near the middle.  With m stretched to 0..1, and x and y
+   Photographers put their subject near the middle.  With m stretched to 0..1, and x and y
    from -1 to 1 across the picture, the centre is preferred by
 
      (4)  m_p += c (1 - (x_p^2 + y_p^2) / 2).
@@ -21367,8 +21518,9 @@ static fvg_status fvg__foreground_texts(fvg_foreground *x, const char *const *cl
 FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
                                       const char *const *class_name, int n_class,
                                       const fvg_foreground_desc *desc) {
+  if (out) *out = NULL;
+  if (!m) return FVG_E_ARG;
   if (!out) return fvg__missing(m->ctx, "fvg_foreground_new", "a place for the result");
-  *out = NULL;
   fvg_foreground_desc d;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
@@ -21376,6 +21528,11 @@ FVG_DEF fvg_status fvg_foreground_new(fvg_clip *m, fvg_foreground **out,
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs the name of at least one class");
   if (d.n_background < 0 || (d.n_background && !d.background))
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: %d background words", d.n_background);
+  if ((unsigned)d.attention > FVG_NO_ATTENTION || (unsigned)d.contrast > FVG_ANY_CLASS)
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: no attention %d, or no contrast %d",
+                    (int)d.attention, (int)d.contrast);
+  if (!isfinite(d.centre_prior) || !isfinite(d.colour_weight))
+    return fvg_fail(m->ctx, FVG_E_ARG, "foreground: centre_prior and colour_weight must be finite");
   if (!m->has_vision || !m->has_text)
     return fvg_fail(m->ctx, FVG_E_ARG, "foreground: needs a model with both towers");
   fvg_status s = fvg__check_tuned(m, d.learner, NULL);
@@ -21670,7 +21827,8 @@ static void fvg__contrast_map(const fvg_foreground *x, const float *cosine, int 
   if (any || x->desc.contrast == FVG_OWN_CLASS) return;
 
   /* map is o of (2).  What the own class has to add is the nearest of it and its rivals, less the
-     background, which is o + (nearest - own). */
+     background, which is o + (nearest - own).  s cos is the logit, so 2 logits are 2 / s in
+     cosine. */
   const float margin = 2 / x->clip->logit_scale;
   for (int p = 0; p < n_patch; p++) {
     float nearest = own[p];
@@ -21961,12 +22119,12 @@ static float fvg__sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
 
 /* One round of (6): histograms, new p, and the guided filter's lines for it. */
 static void fvg__colour_round(fvg__canvas *x, float weight, int radius) {
-  const float floor = 1e-5f;             /* of a histogram: a colour that is nowhere says nothing */
+  const float least = 1e-5f;             /* of a histogram: a colour that is nowhere says nothing */
   const size_t n = fvg__row(x->size.rows, x->size.cols);
   fvg__count_colours(x);
   for (size_t i = 0; i < n; i++) {
     const int bin = fvg__colour_bin(x, i);
-    const float likely = (x->inside[bin] + floor) / (x->outside[bin] + floor);
+    const float likely = (x->inside[bin] + least) / (x->outside[bin] + least);
     x->p[i] = fvg__sigmoid_of(x->logit[i] + weight * logf(likely));
   }
 
@@ -22112,6 +22270,7 @@ static fvg_status fvg__pixel_map(fvg_foreground *x, const fvg_image *picture,
 /* Checks what is asked, makes room, and has the patches and then the pixels mapped. */
 FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *confidence,
                                       const fvg_image *picture, int label) {
+  if (!x) return FVG_E_ARG;
   fvg_clip *m = x->clip;
   if (!map) return fvg__missing(m->ctx, "fvg_foreground_map", "a place for the map");
   if (!picture || !picture->pixels || picture->channels != 3)
@@ -22139,9 +22298,10 @@ FVG_DEF fvg_status fvg_foreground_map(fvg_foreground *x, float *map, float *conf
 
 FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float *confidence,
                                        const fvg_image *picture, int label) {
+  if (mask) memset(mask, 0, sizeof *mask);
+  if (!x) return FVG_E_ARG;
   fvg_ctx *c = x->clip->ctx;
   if (!mask) return fvg__missing(c, "fvg_foreground_mask", "a place for the mask");
-  memset(mask, 0, sizeof *mask);
   if (!picture) return fvg__missing(c, "fvg_foreground_mask", "a picture");
 
   float *map = FVG_NEW_ARRAY(c, float, fvg__row(picture->width, picture->height));
@@ -22157,6 +22317,7 @@ FVG_DEF fvg_status fvg_foreground_mask(fvg_foreground *x, fvg_image *mask, float
 /* Loads pictures one after the other, and gives each its mask. */
 FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
                                              const fvg_items *items) {
+  if (!x) return FVG_E_ARG;
   fvg_ctx *c = x->clip->ctx;
   if (!d) return fvg__missing(c, "fvg_foreground_mask_items", "a data set");
   if (!items) return fvg__missing(c, "fvg_foreground_mask_items", "items");
@@ -22164,13 +22325,15 @@ FVG_DEF fvg_status fvg_foreground_mask_items(fvg_foreground *x, fvg_dataset *d,
   memset(&progress, 0, sizeof progress);
   progress.what = "masks";
   progress.n_steps = items->n;
+  fvg_dataset from = *d;                 /* its pictures are loaded in the context of the model */
+  from.ctx = c;
 
   fvg_status s = FVG_OK;
   for (int i = 0; !s && i < items->n; i++) {
     const fvg_item *item = &items->item[i];
     fvg_image picture, mask;
     memset(&mask, 0, sizeof mask);
-    s = fvg_dataset_load(d, &picture, NULL, item, 0);
+    s = fvg_dataset_load(&from, &picture, NULL, item, 0);
     if (!s) s = fvg_foreground_mask(x, &mask, NULL, &picture, item->label);
     if (!s) s = fvg_dataset_set_mask(d, item->path, &mask);
     fvg_image_free(c, &mask);

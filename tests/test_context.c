@@ -463,7 +463,7 @@ static void test_nested_jobs(void) {
       for (i = 0; i < 640; i++) ok = ok && inner[i] == round;
     }
     check(ok, "a job's own jobs run once each, in its thread");
-    check(fvg_parallel(nested, NULL, outer, 3) == FVG_E_ARG && strstr(fvg_error(nested), "the job is NULL"), "no job");
+    check(fvg_parallel(nested, NULL, outer, 3) == FVG_E_ARG && strstr(fvg_error(nested), "the job must be given"), "no job");
     check(fvg_report_progress(nested, NULL) == FVG_E_ARG, "no progress");
     fvg_free(nested);
   }

@@ -1346,7 +1346,65 @@ static void test_mask_readings(fvg_ctx *c) {
   check(read_mask(c, MASKED, FVG_MASK_INVERTED, "#####..##..#####", NULL), "masks: 0 and 1, told to be inverted");
 }
 
+/* A PGM whose white is not 255: `values` of 4 x 4 pixels, of two bytes where white is above 255. */
+static void write_values(int white, const int values[16]) {
+  uint8_t bytes[200];
+  int i, n = snprintf((char *)bytes, sizeof bytes, "P5 # labels of four things, in a rather small file\n4 4 %d\n", white);
+  for (i = 0; i < 16; i++) {
+    if (white > 255) bytes[n++] = (uint8_t)(values[i] >> 8);
+    bytes[n++] = (uint8_t)values[i];
+  }
+  FILE *f = fopen(MASKED "/mask/a/x.pgm", "wb");
+  if (f) { fwrite(bytes, 1, (size_t)n, f); fclose(f); }
+}
+
+static void test_mask_white(fvg_ctx *c) {
+  static const struct { int white; int values[4]; const char *want, *says; fvg_mask_reading reading; } cases[] = {
+    {65535, {0, 5, 17, 40}, NULL, "save it with 8 bits", FVG_MASK_AUTO},
+    {65535, {0, 300, 700, 900}, NULL, "save it with 8 bits", FVG_MASK_AUTO},
+    {65535, {0, 65535, 65535, 65535}, ".###.###.###.###", NULL, FVG_MASK_AUTO},
+    {65535, {0, 20000, 40000, 65535}, "..##..##..##..##", NULL, FVG_MASK_AUTO},
+    {300, {0, 100, 200, 300}, NULL, "its white is not 65535", FVG_MASK_AUTO},
+    {3, {0, 1, 2, 3}, NULL, "fewer than 8 bits", FVG_MASK_AUTO},
+    {3, {0, 1, 0, 3}, NULL, "fewer than 8 bits", FVG_MASK_AUTO},
+    {3, {1, 2, 1, 2}, NULL, "fewer than 8 bits", FVG_MASK_AUTO},
+    {40, {0, 5, 17, 40}, NULL, "fewer than 8 bits", FVG_MASK_AUTO},
+    {3, {0, 0, 3, 3}, "..##..##..##..##", NULL, FVG_MASK_AUTO},
+    {40, {0, 5, 17, 0}, ".##..##..##..##.", NULL, FVG_MASK_AUTO},
+    {1, {0, 1, 1, 0}, ".##..##..##..##.", NULL, FVG_MASK_AUTO},
+    {3, {0, 1, 2, 3}, ".###.###.###.###", NULL, FVG_MASK_LABELS},
+    {40, {0, 5, 17, 40}, ".###.###.###.###", NULL, FVG_MASK_LABELS},
+    {3, {3, 1, 2, 1}, ".#.#.#.#.#.#.#.#", NULL, FVG_MASK_TRIMAP},
+    {3, {0, 1, 2, 3}, "..##..##..##..##", NULL, FVG_MASK_GREY}
+  };
+  size_t k;
+  int i, values[16];
+  char what[100];
+  remove(MASKED "/mask/a/x.png");
+  for (k = 0; k < sizeof cases / sizeof *cases; k++) {
+    for (i = 0; i < 16; i++) values[i] = cases[k].values[i % 4];
+    write_values(cases[k].white, values);
+    snprintf(what, sizeof what, "masks: white is %d, case %d", cases[k].white, (int)k);
+    if (cases[k].want) check(read_mask(c, MASKED, cases[k].reading, cases[k].want, NULL), what);
+    else check(!read_mask(c, MASKED, cases[k].reading, CUT, NULL) && says(c, cases[k].says, "/mask/a/x.pgm"), what);
+  }
+  remove(MASKED "/mask/a/x.pgm");
+}
+
 #ifdef FVGPT_STB_IMAGE
+/* PNG of 2 bits: the labels 0, 1, 2 and 3. */
+static void test_mask_2_bit(fvg_ctx *c) {
+  static const uint8_t rows[4 * 2] = {0, 0x1B, 0, 0x1B, 0, 0x1B, 0, 0x1B};
+  made m;
+  memset(&m, 0, sizeof m);
+  png_begin(&m, 4, 4, 2, 0, 0);
+  png_end(&m, rows, sizeof rows, 0);
+  check(!fvg_file_save(c, MASKED "/mask/a/x.png", m.bytes, m.n), "masks: 2 bits, written");
+  check(read_mask(c, MASKED, FVG_MASK_AUTO, NULL, "fewer than 8 bits"), "masks: 2 bits are not guessed");
+  check(read_mask(c, MASKED, FVG_MASK_LABELS, ".###.###.###.###", NULL), "masks: 2 bits, told to be labels");
+  remove(MASKED "/mask/a/x.png");
+}
+
 /* Labels of 16 bits: of 301 the decoder keeps 1, of 200 nothing. */
 static void test_mask_16_bit(fvg_ctx *c) {
   static const int value[3][2] = {{65535, 65535}, {301, 200}, {1, 1}};
@@ -1396,6 +1454,7 @@ static void test_mask_alpha(fvg_ctx *c) {
 /* Pictures of many values: JPEG and soft masks are cut at half, photographs are no masks. */
 static void test_mask_many(fvg_ctx *c) {
   static uint8_t pixels[64 * 64 * 3];
+  static const fvg__mask_file exact = {0, 255}, lossy = {1, 255};
   const char *why = NULL;
   fvg_image m;
   int i, k;
@@ -1404,14 +1463,14 @@ static void test_mask_many(fvg_ctx *c) {
   m.channels = 1;
   m.pixels = pixels;
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 100);
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why,
+  check(fvg__meaning_of(&m, &exact, &why) == FVG_MASK_GREY && !why,
         "masks: a soft one that is dark stays dark");
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i % 4);
-  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why, "masks: JPEG's noise is no label");
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_LABELS && !why,
+  check(fvg__meaning_of(&m, &lossy, &why) == FVG_MASK_GREY && !why, "masks: JPEG's noise is no label");
+  check(fvg__meaning_of(&m, &exact, &why) == FVG_MASK_LABELS && !why,
         "masks: the same values in PNG are");
   for (i = 0; i < 64 * 64; i++) pixels[i] = (uint8_t)(i == 77 ? 3 : i > 2000 ? 255 : 0);
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && !why,
+  check(fvg__meaning_of(&m, &exact, &why) == FVG_MASK_GREY && !why,
         "masks: a speck beside white is no label");
   static const struct { int white, dark; fvg_mask_reading reading; const char *why; } edge[4] = {
     {1000, 20, FVG_MASK_GREY, NULL}, {1000, 21, FVG_MASK_GREY, "may be labels beside 255"},
@@ -1422,7 +1481,7 @@ static void test_mask_many(fvg_ctx *c) {
       pixels[i] = (uint8_t)(rest < 0 ? 255 : rest < edge[k].dark ? 3 : 0);
     }
     why = NULL;
-    int reading_is_right = fvg__meaning_of(&m, 0, &why) == edge[k].reading;
+    int reading_is_right = fvg__meaning_of(&m, &exact, &why) == edge[k].reading;
     check(reading_is_right && (edge[k].why ? why && strstr(why, edge[k].why) : !why),
           "masks: specks up to a fiftieth of the white, labels from twice the border on");
   }
@@ -1430,14 +1489,14 @@ static void test_mask_many(fvg_ctx *c) {
   m.channels = 3;
   for (i = 0; i < 64 * 64; i++)
     for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)((i % 64 < 32 ? 230 : 10) + i % 9 + k);
-  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && !why,
+  check(fvg__meaning_of(&m, &lossy, &why) == FVG_MASK_GREY && !why,
         "masks: a tinge of JPEG is no colour");
   for (i = 0; i < 64 * 64; i++)
     for (k = 0; k < 3; k++) pixels[3 * i + k] = (uint8_t)(i * (k + 1));
-  check(fvg__meaning_of(&m, 0, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
+  check(fvg__meaning_of(&m, &exact, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
         "masks: a photograph");
   why = NULL;
-  check(fvg__meaning_of(&m, 1, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
+  check(fvg__meaning_of(&m, &lossy, &why) == FVG_MASK_GREY && why && strstr(why, "many colours"),
         "masks: and as JPEG");
 }
 
@@ -1989,7 +2048,9 @@ int main(void) {
   test_class_names();
   test_published_masks(c);
   test_mask_readings(c);
+  test_mask_white(c);
 #ifdef FVGPT_STB_IMAGE
+  test_mask_2_bit(c);
   test_mask_16_bit(c);
   test_mask_alpha(c);
 #endif

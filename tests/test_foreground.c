@@ -306,9 +306,19 @@ static void test_items(void) {
   fvg_image_free(c, &kept);
   memset(&narrow, 0, sizeof narrow);
   fvg__image_new(c, &narrow, 5, 7, 1);
-  check(!fvg_dataset_set_mask(&set, set.train.item[0].path, &narrow) &&
+  check(fvg_dataset_set_mask(&set, set.train.item[0].path, &narrow) == FVG_E_ARG && strstr(fvg_error(c), "5 x 7"),
+        "a mask of another size");
+  check(fvg_dataset_set_mask(&set, "#6", &mask[2]) == FVG_E_ARG && strstr(fvg_error(c), "no picture #6"), "of no picture");
+  fvg_dataset files = set;                                             /* sizes are known when pictures are loaded */
+  files.picture = NULL;
+  check(!fvg_dataset_set_mask(&files, set.train.item[0].path, &narrow) &&
             fvg_dataset_load(&set, &image, &kept, &set.train.item[0], 0) == FVG_E_ARG && !image.pixels && !kept.pixels &&
             strstr(fvg_error(c), "5 x 7"), "a mask of another size is an error when it is used");
+  const int width = narrow.width;
+  narrow.width = 0;
+  check(fvg_dataset_set_mask(&files, set.train.item[0].path, &narrow) == FVG_E_ARG && strstr(fvg_error(c), "0 x 7"),
+        "a mask without pixels");
+  narrow.width = width;
   fvg_image_free(c, &narrow);
   check(fvg_dataset_set_mask(&set, set.train.item[0].path, &picture[0]) == FVG_E_ARG, "three channels are no mask");
   check(fvg_dataset_set_mask(&set, NULL, &mask[0]) == FVG_E_ARG && fvg_dataset_set_mask(NULL, "x", NULL) == FVG_E_ARG, "NULL");
@@ -322,7 +332,7 @@ static void test_items(void) {
   for (i = 0, ok = 1; i < 3000; i++) {                                  /* the table grows and finds all */
     char many[32];
     snprintf(many, sizeof many, "picture %d", i);
-    ok &= !fvg_dataset_set_mask(&set, many, &mask[i % 2]);
+    ok &= !fvg_dataset_set_mask(&files, many, &mask[i % 2]);
   }
   for (i = 0; i < 3000; i++) {
     char many[32];
@@ -377,6 +387,34 @@ static void test_dapt_g(void) {
   }
   check(loss[0][0] == loss[1][0], "the first epoch has the masks of the start");
   check(loss[0][1] != loss[1][1] && loss[0][2] != loss[1][2], "later ones have other masks");
+
+  /* Not yet told how the files' masks are read; and a data set in a context of its own. */
+  fvg_ctx *there = NULL;
+  fvg_dataset far;
+  fvg_task far_task;
+  fvg_views *far_views = NULL;
+  fvg_foreground *x = NULL;
+  how.learner = NULL;
+  train.own_masks = &how;
+  train.optimizer.epochs = 1;
+  check(!fvg_init(&there, NULL) && !fvg_dataset_of_pictures(there, &far, from, 8, name, 4) &&
+            !fvg_task_draw(&far_task, &far, NULL) && !fvg_views_new(m, &far_views, &far, &views) &&
+            !fvg_foreground_new(m, &x, name, 4, &how), "a data set in another context");
+  *far.masks_told = 0;
+  const size_t used = fvg_mem_used(c), used_there = fvg_mem_used(there);
+  check(!fvg_learner_train(l[0], far_views, &far_task, &train) && fvg_mem_used(c) == used &&
+            fvg_mem_used(there) == used_there, "masks of its own go back to the context they came from");
+  check(!*far.masks_told, "and say nothing of those in files");
+  check(!fvg_foreground_mask_items(x, &far, &far_task.items), "masks of a data set in another context");
+  const size_t after = fvg_mem_used(c);          /* with the room that the next picture uses again */
+  check(!fvg_foreground_mask_items(x, &far, &far_task.items) && fvg_mem_used(c) == after,
+        "pictures go back to the context they came from");
+  fvg_foreground_free(x);
+  fvg_views_free(far_views);
+  fvg_task_free(&far_task);
+  fvg_dataset_free(&far);
+  check(fvg_mem_used(there) == 0, "and so do the masks that the data set keeps");
+  fvg_free(there);
   fvg_learner_free(l[0]);
   fvg_learner_free(l[1]);
   fvg_views_free(v);

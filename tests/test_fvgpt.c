@@ -907,7 +907,7 @@ static void test_nothing_is_written(void) {
     };
     for (i = 0; i < (int)(sizeof call / sizeof *call); i++) check(call[i].status == FVG_E_ARG, call[i].what);
   }
-  check(!fvg_fvgpt_loss(m, t, &report, NULL) && strstr(fvg_error(c), "the batch is NULL"), "loss: the batch");
+  check(!fvg_fvgpt_loss(m, t, &report, NULL) && strstr(fvg_error(c), "the batch must be given"), "loss: the batch");
   half.f_score = NULL;
   half.f_score_fg = f_fg;
   fvg_tape_clear(t);

@@ -141,6 +141,9 @@ static void test_pictures(fvg_clip *m) {
   one.mask.width--;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its mask"), "a mask's size");
   one = picture[0];
+  one.image.width = one.mask.width = 0;
+  check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "picture 0: its image has sides"), "no pixels");
+  one = picture[0];
   one.split = (fvg_split)7;
   check(refused(c, fvg_dataset_of_pictures(c, &memory, &one, 1, names, CLASSES), "its part"), "a part");
   check(refused(c, fvg_dataset_of_pictures(c, &memory, NULL, 1, names, CLASSES), "pictures") &&

@@ -48,6 +48,17 @@ static void test_refusals(void) {
   check(fvg_dataset_open(c, &d, &desc) == FVG_E_ARG && one_line("data set", "root"), "no root");
   desc.root = "pictures";
   check(fvg_dataset_open(c, &d, &desc) == FVG_E_UNSUPPORTED && one_line("pictures", "FVGPT_NO_STDIO"), "no files");
+
+  static uint8_t pixels[3];
+  fvg_picture picture;
+  memset(&picture, 0, sizeof picture);
+  picture.image.width = picture.image.height = 1;
+  picture.image.channels = 3;
+  picture.image.pixels = pixels;
+  check(fvg_dataset_check(NULL, FVG_CHECK_TRAIN, 0) == FVG_E_ARG, "no data set to check");
+  check(!fvg_dataset_of_pictures(c, &d, &picture, 1, names, 1) && !fvg_dataset_check(&d, FVG_CHECK_TRAIN, 0),
+        "pictures in memory are checked already");
+  fvg_dataset_free(&d);
 }
 
 static void test_no_heap(void) {

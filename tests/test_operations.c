@@ -574,16 +574,16 @@ static void test_null_operands(void) {
   check(says(fvg_kl_rows(NODE, NULL, 1), "kl_rows: operand 2") && says(fvg_kl_rows(NULL, NODE, 1), "kl_rows: operand 1"),
         "kl_rows");
   check(says(fvg_attention(NODE, NULL, NODE, 1, whole, 1), "attention: operand 2"), "attention");
-  check(says(fvg_attention(NODE, NODE, NODE, 1, NULL, 1), "the list of segments is NULL"), "no segments");
-  check(says(fvg_const(t, 1, 1, NULL), "the array of values is NULL"), "no values");
-  check(says(fvg_frozen(t, NULL), "the tensor is NULL") && says(fvg_param(t, NULL), "the parameter is NULL"), "no tensor");
-  check(says(fvg_recompute(NODE, NULL, NULL), "the function is NULL"), "no function");
-  check(says(fvg_gather(NODE, NULL, 1), "the list of rows is NULL"), "no rows");
-  check(says(fvg_cross_entropy(NODE, NULL), "the list of labels is NULL"), "no labels");
-  check(says(fvg_bce_with_logits(NODE, NULL, weights), "the target is NULL") &&
-            says(fvg_bce_with_logits(NODE, targets, NULL), "the weight is NULL"), "no targets or weights");
-  check(says(fvg_transform(NODE, NULL, whole, 1, NULL, 0), "the transformer is NULL") &&
-            says(fvg_transform(NODE, &none, NULL, 1, NULL, 0), "the list of segments is NULL"), "no transformer");
+  check(says(fvg_attention(NODE, NODE, NODE, 1, NULL, 1), "the list of segments must be given"), "no segments");
+  check(says(fvg_const(t, 1, 1, NULL), "the array of values must be given"), "no values");
+  check(says(fvg_frozen(t, NULL), "the tensor must be given") && says(fvg_param(t, NULL), "the parameter must be given"), "no tensor");
+  check(says(fvg_recompute(NODE, NULL, NULL), "the function must be given"), "no function");
+  check(says(fvg_gather(NODE, NULL, 1), "the list of rows must be given"), "no rows");
+  check(says(fvg_cross_entropy(NODE, NULL), "the list of labels must be given"), "no labels");
+  check(says(fvg_bce_with_logits(NODE, NULL, weights), "the target must be given") &&
+            says(fvg_bce_with_logits(NODE, targets, NULL), "the weight must be given"), "no targets or weights");
+  check(says(fvg_transform(NODE, NULL, whole, 1, NULL, 0), "the transformer must be given") &&
+            says(fvg_transform(NODE, &none, NULL, 1, NULL, 0), "the list of segments must be given"), "no transformer");
   deep.n_dim = FVG_MAX_DIM + 1;
   check(!fvg_frozen(t, &deep) && fvg_last_status(c) == FVG_E_SHAPE && strstr(fvg_error(c), "7 dimensions"), "7 dimensions");
   fvg_tape_clear(t);

@@ -59,7 +59,7 @@ static int one_line(fvg_ctx *c, const char *a, const char *b) {  /* the last mes
 }
 
 static int needs_argument(fvg_ctx *c, fvg_status s, const char *who, const char *what) {
-  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "needs") != NULL;
+  int ok = s == FVG_E_ARG && one_line(c, who, what) && strstr(fvg_error(c), "must be given") != NULL;
   c->message[0] = 0;
   return ok;
 }
@@ -2074,6 +2074,51 @@ static void test_exact_options(world *w) {
   }
 }
 
+/* A learner that began without words is made again without words, and its copy too. */
+static void test_made_from(world *w) {
+  fvg_learner_desc d, again;
+  fvg_option option[FVG_RECIPE_OPTIONS];
+  fvg_learner *l = NULL, *back = NULL;
+  memset(&d, 0, sizeof d);
+  d.method = fvg_method_find("KgCoOp");
+  d.ctx_init = "";
+  d.n_ctx = 3;
+  need(!fvg_learner_new(w->m, &l, names, BASE, &d), "a learner without words");
+  fvg_learner_made_from(l, &again, option);
+  check(!fvg_learner_new(w->m, &back, names, BASE, &again) && !fvg_learner_difference(back, l) && back->desc.n_ctx == 3,
+        "made again without words");
+  fvg_learner_free(back);
+  check(!fvg_learner_copy(&back, l) && !fvg_learner_difference(back, l), "and copied");
+  fvg_learner_free(back);
+  fvg_learner_free(l);
+}
+
+/* PromptSRC does not read the template, whether or not it has been trained; KgCoOp does. */
+static void test_template_differs(world *w) {
+  static const char *const method[] = {"PromptSRC", "DePT_PromptSRC", "KgCoOp"};
+  static const char *const brief[] = {"a", "b", "c", "d", "e", "f", "g", "h"};      /* the sentences are long */
+  fvg_views *v = new_views(w, FVG_AUGMENT_FIXED_CROPS, 2, 1, 0);
+  fvg_train_desc t = train_desc(1);
+  for (size_t i = 0; i < sizeof method / sizeof *method; i++) {
+    fvg_learner_desc d;
+    fvg_learner *l[2] = {NULL, NULL};
+    memset(&d, 0, sizeof d);
+    d.method = fvg_method_find(method[i]);
+    for (int k = 0; k < 2; k++) {
+      d.prompt_template = k ? "art of {}." : "a photo of a {}.";
+      need(!fvg_learner_new(w->m, &l[k], brief, BASE, &d), "two templates");
+    }
+    for (int k = 0; k < 2; k++) {
+      const char *why = fvg_learner_difference(l[0], l[1]);
+      check(i < 2 ? !why : why && !strcmp(why, "with another template"), k ? "trained" : "not trained");
+      if (!k) need(!fvg_learner_train(l[1], v, task_of(NULL, &w->train), &t), fvg_error(w->c));
+    }
+    fvg_learner_free(l[0]);
+    fvg_learner_free(l[1]);
+  }
+  fvg_views_free(v);
+}
+
 /* Rates that no training survives: the message says where, and what to try, and nothing is saved. */
 static void test_divergence(void) {
   static const char *const method[] = {"CoOp", "MaPLe", "MMRL"};
@@ -2768,6 +2813,8 @@ static void test_missing_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   fvg_views_free(v);
 }
 
+static int refuse_bytes(void *user, const void *bytes, size_t n) { (void)user; (void)bytes; (void)n; return 1; }
+
 /* Whatever else is NULL where something is needed is FVG_E_ARG. */
 static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   static float x[3 * D * BASE];
@@ -2785,6 +2832,9 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   fvg_dataset_desc where;
   fvg_score score;
   fvg_base_to_new accuracies;
+  fvg_foreground *foreground;
+  fvg_dataset empty;
+  fvg_task task;
   fvg_picture picture;
   uint8_t *bytes, pixel[3] = {1, 2, 3};
   size_t n_bytes, used;
@@ -2793,6 +2843,7 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   memset(&image, 0, sizeof image);
   memset(&where, 0, sizeof where);
   memset(&picture, 0, sizeof picture);
+  memset(&empty, 0, sizeof empty);
   image.width = image.height = 1;
   image.channels = 3;
   image.pixels = pixel;
@@ -2829,7 +2880,8 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
     {"fvg_learner_new out", fvg_learner_new(w->m, NULL, names, BASE, NULL)},
     {"fvg_learner_new names", fvg_learner_new(w->m, &l2, NULL, BASE, NULL)},
     {"fvg_learner_new a name", fvg_learner_new(w->m, &l2, hole, 2, NULL)},
-    {"fvg_learner_copy", fvg_learner_copy(NULL, l)},
+    {"fvg_learner_copy out", fvg_learner_copy(NULL, l)},
+    {"fvg_learner_copy l", fvg_learner_copy(&l2, NULL)},
     {"fvg_learner_step batch", fvg_learner_step(l, NULL, NULL, 1, NULL)},
     {"fvg_learner_text_features g", fvg_learner_text_features(l, NULL, names, BASE)},
     {"fvg_learner_text_features names", fvg_learner_text_features(l, x, NULL, BASE)},
@@ -2857,9 +2909,27 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
     {"fvg_score_of scores", fvg_score_of(c, &score, NULL, &label, 1, 1)},
     {"fvg_score_of labels", fvg_score_of(c, &score, x, NULL, 1, 1)},
     {"fvg_dpc_train tuned", fvg_dpc_train(l, NULL, NULL, NULL, NULL, NULL)},
+    {"fvg_dpc_train l", fvg_dpc_train(NULL, l, NULL, NULL, NULL, NULL)},
+    {"fvg_dpc_train both", fvg_dpc_train(NULL, NULL, NULL, NULL, NULL, NULL)},
     {"fvg_dpc_reweigh tuned", fvg_dpc_reweigh(l, NULL, 1, 1)},
+    {"fvg_dpc_reweigh l", fvg_dpc_reweigh(NULL, l, 1, 1)},
+    {"fvg_test_base_to_new m", fvg_test_base_to_new(NULL, &accuracies, &w->set, NULL, NULL, NULL)},
     {"fvg_test_base_to_new out", fvg_test_base_to_new(w->m, NULL, &w->set, NULL, NULL, NULL)},
     {"fvg_test_base_to_new set", fvg_test_base_to_new(w->m, &accuracies, NULL, NULL, NULL, NULL)},
+    {"fvg_checkpoint_save l", fvg_checkpoint_save(NULL, f, ROOT "/null.safetensors", NULL, 0)},
+    {"fvg_checkpoint_write l", fvg_checkpoint_write(NULL, NULL, refuse_bytes, NULL, NULL, 0)},
+    {"fvg_clip_encode_files a path", fvg_clip_encode_files(w->m, x, hole, 2, 0)},
+    {"fvg_foreground_new m", fvg_foreground_new(NULL, &foreground, names, BASE, NULL)},
+    {"fvg_foreground_map x", fvg_foreground_map(NULL, x, NULL, &image, 0)},
+    {"fvg_foreground_mask x", fvg_foreground_mask(NULL, &out, NULL, &image, 0)},
+    {"fvg_foreground_mask_items x", fvg_foreground_mask_items(NULL, &w->set, &w->train)},
+    {"a data set that is all zero: fvg_task_draw", fvg_task_draw(&task, &empty, NULL)},
+    {"fvg_dataset_load", fvg_dataset_load(&empty, &out, NULL, item, 0)},
+    {"fvg_dataset_check", fvg_dataset_check(&empty, 1, 0)},
+    {"fvg_dataset_mask_path", fvg_dataset_mask_path(&empty, &text, "x")},
+    {"fvg_dataset_set_mask", fvg_dataset_set_mask(&empty, "x", NULL)},
+    {"fvg_dataset_check_masks", fvg_dataset_check_masks(&empty, &w->train)},
+    {"fvg_dataset_survey_masks", fvg_dataset_survey_masks(&empty, &w->train)},
     {"fvg_checkpoint_save settings", fvg_checkpoint_save(l, f, ROOT "/null.safetensors", NULL, 1)},
     {"fvg_checkpoint_load l", fvg_checkpoint_load(w->m, NULL, &f2, NULL, "x")},
     {"fvg_checkpoint_load f", fvg_checkpoint_load(w->m, &l2, NULL, NULL, "x")},
@@ -2887,6 +2957,117 @@ static void test_null_arguments(world *w, fvg_learner *l, fvg_fvgpt *f) {
   fvg_names_free(c, NULL);
   check(fvg_mem_used(c) == used, "no memory stays");
   fvg_weights_close(weights);
+}
+
+/* Settings that are none. */
+static void test_nonsense(world *w) {
+  static const float scale[] = {2, -1, HUGE_VALF, (float)NAN};
+  fvg_ctx *c = w->c;
+  const size_t used = fvg_mem_used(c);
+  fvg_views_desc vd;
+  fvg_foreground_desc fd;
+  fvg_dataset_desc where;
+  fvg_dataset set;
+  fvg_views *v = NULL;
+  fvg_foreground *x = NULL;
+  for (int i = 0; i < 5; i++) {
+    memset(&vd, 0, sizeof vd);
+    if (i < 4) vd.crop_scale_min = scale[i];
+    else vd.augment = (fvg_augment)77;
+    check(fvg_views_new(w->m, &v, &w->set, &vd) == FVG_E_ARG && !v && one_line(c, "views", i < 4 ? "crop_scale_min" : "augment 77"),
+          "views");
+  }
+  for (int i = 0; i < 4; i++) {
+    memset(&fd, 0, sizeof fd);
+    if (i == 0) fd.attention = (fvg_self_attention)9;
+    if (i == 1) fd.contrast = (fvg_contrast)3;
+    if (i == 2) fd.centre_prior = (float)NAN;
+    if (i == 3) fd.colour_weight = (float)NAN;
+    check(fvg_foreground_new(w->m, &x, names, BASE, &fd) == FVG_E_ARG && !x && one_line(c, "foreground", ""), "masks");
+  }
+  for (int i = 0; i < 2; i++) {
+    memset(&where, 0, sizeof where);
+    where.root = ROOT;
+    if (i) where.mask_reading = (fvg_mask_reading)77;
+    else where.val_percent = 101;
+    check(fvg_dataset_open(c, &set, &where) == FVG_E_ARG && one_line(c, "data set", i ? "mask_reading 77" : "101") && !set.root,
+          "a data set");
+  }
+  check(fvg_mem_used(c) == used, "no memory stays");
+}
+
+/* Views of one data set do not go with a task of another; a copy of the set is the same one. */
+static void test_other_set(world *w, fvg_learner *l, fvg_fvgpt *f) {
+  static char elsewhere[] = ROOT "/elsewhere";
+  fvg_views *v = new_views(w, FVG_AUGMENT_NONE, 0, 1, 0);
+  fvg_dataset other = w->set, same_set = w->set;
+  fvg_train_desc t = train_desc(1);
+  fvg_learner *copy = NULL;
+  fvg_head *h = NULL;
+  fvg_head_task x;
+  const char *words = "of another data set than the task";
+  other.root = elsewhere;
+  need(!fvg_learner_copy(&copy, l), "a copy");
+  const fvg_task *task = task_of(&other, &w->train);
+  check(fvg_learner_train(copy, v, task, &t) == FVG_E_ARG && one_line(w->c, words, ""), "stage 1");
+  check(fvg_fvgpt_train(f, l, v, task, &t) == FVG_E_ARG && one_line(w->c, words, ""), "stage 2");
+  fvg_task named = *task;
+  named.class_name = names;
+  named.n_class = BASE;
+  fvg_calibration_source source = {l, v, &named};
+  double evidence;
+  check(fvg_fvgpt_calibrate(f, &source, 1, &t) == FVG_E_ARG && one_line(w->c, words, ""), "calibration");
+  check(fvg_calibration_evidence(&evidence, &source, 1, NULL) == FVG_E_ARG && one_line(w->c, words, ""), "its evidence");
+  memset(&x, 0, sizeof x);
+  x.train = &named;
+  x.views = v;
+  check(fvg_head_fit_task(w->m, &h, FVG_GDA, &x, NULL) == FVG_E_ARG && one_line(w->c, words, ""), "a head");
+  check(!fvg_learner_train(copy, v, task_of(&same_set, &w->train), &t), "a copy of the data set is the same set");
+  fvg_learner_free(copy);
+
+  fvg_clip *twin = NULL;
+  fvg_views *v_there = NULL;
+  need(!load_clip(w->c, &standard, &twin) && !fvg_views_new(twin, &v_there, &w->set, NULL), "another model");
+  x.views = v_there;
+  named.dataset = &w->set;
+  check(fvg_head_fit_task(w->m, &h, FVG_GDA, &x, NULL) == FVG_E_ARG && one_line(w->c, "another model", ""),
+        "a head on views of another model");
+  fvg_views_free(v_there);
+  fvg_clip_free(twin);
+  fvg_views_free(v);
+
+  fvg_learner *coop[2] = {learner_of(w, "CoOp", BASE), NULL};
+  need(!fvg_learner_copy(&coop[1], coop[0]), "a copy");
+  v = new_views(w, FVG_AUGMENT_NONE, 0, 1, 0);
+  check(fvg_dpc_train(coop[1], coop[0], v, task_of(&other, &w->train), NULL, &t) == FVG_E_ARG && one_line(w->c, words, ""), "DPC");
+  fvg_learner_free(coop[0]);
+  fvg_learner_free(coop[1]);
+  fvg_views_free(v);
+}
+
+/* A source that cannot be read, because there is no place for what is in it, is closed all the same. */
+static void add_close(void *user) { ++*(int *)user; }
+
+static void test_unread_sources(world *w) {
+  int closed = 0;
+  fvg_source s = fvg_source_memory(standard.bytes, standard.n_bytes, "model");
+  fvg_learner *l;
+  fvg_fvgpt *f;
+  s.user = &closed;
+  s.close = add_close;
+  s.read = NULL;                                 /* is not asked for a byte                                        */
+  check(fvg_checkpoint_read(w->m, NULL, &f, NULL, &s) == FVG_E_ARG && closed == 1 && one_line(w->c, "checkpoint", "places"),
+        "no place for a learner");
+  check(fvg_checkpoint_read(w->m, &l, NULL, NULL, &s) == FVG_E_ARG && closed == 2, "no place for FVG-PT");
+  check(fvg_head_checkpoint_read(w->m, NULL, &s) == FVG_E_ARG && closed == 3 && one_line(w->c, "head checkpoint", "a place"),
+        "no place for a head");
+  check(fvg_learner_read(NULL, &s) == FVG_E_ARG && closed == 4, "no learner");
+  check(fvg_learner_load(NULL, "x") == FVG_E_ARG, "no learner for a file");
+  fvg_head_checkpoint head;
+  memset(&head, 0, sizeof head);
+  check(fvg_checkpoint_read(NULL, &l, &f, NULL, &s) == FVG_E_ARG && closed == 5, "no model");
+  check(fvg_head_checkpoint_save(NULL, "x", &head, NULL, 0) == FVG_E_ARG &&
+            fvg_head_checkpoint_write(NULL, refuse_bytes, NULL, &head, NULL, 0) == FVG_E_ARG, "no model for a head");
 }
 
 /* What was made on one model is refused by everything of another, even of the same sizes. */
@@ -3589,10 +3770,10 @@ static void test_in_memory(world *w, fvg_learner *p, fvg_fvgpt *f, const float *
   check(fvg_checkpoint_load(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no path") &&
             !q && !g && !open,
         "no path to load from");
-  check(fvg_checkpoint_read(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "checkpoint", "no source"),
+  check(fvg_checkpoint_read(w->m, &q, &g, &open, NULL) == FVG_E_ARG && one_line(w->c, "the source", "must be given"),
         "no source");
   check(fvg_learner_load(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no path"), "no path for values");
-  check(fvg_learner_read(like, NULL) == FVG_E_ARG && one_line(w->c, p->method->name, "no source"),
+  check(fvg_learner_read(like, NULL) == FVG_E_ARG && one_line(w->c, "the source", "must be given"),
         "no source for values");
   fvg_learner_free(like);
   check(fvg_mem_used(w->c) == used, "no memory stays");
@@ -3651,10 +3832,15 @@ int main(void) {
   test_calibration(&w, p, f);
   test_missing_arguments(&w, p, f);
   test_null_arguments(&w, p, f);
+  test_unread_sources(&w);
+  test_nonsense(&w);
+  test_other_set(&w, p, f);
   test_two_models(&w, p, f);
   test_two_contexts(&w, p);
   test_silent_methods(&w);
   test_exact_options(&w);
+  test_made_from(&w);
+  test_template_differs(&w);
   test_parts(&w, "CoOp");
   test_parts(&w, "PromptSRC");
   test_parts(&w, "MMRL");

@@ -305,7 +305,7 @@ static uint64_t mark_learner(uint64_t h, const fvg_learner *l, const table_row *
   h = mark_text(h, method);
 
   /* ProGrad once started from noise, so its words have a part in the mark. */
-  if (desc.ctx_init && !strcmp(method, "ProGrad")) h = mark_text(h, desc.ctx_init);
+  if (desc.ctx_init[0] && !strcmp(method, "ProGrad")) h = mark_text(h, desc.ctx_init);
   h = mark_text(h, desc.prompt_template);
   for (int i = 0; i < desc.n_option; i++)
     h = mark_bytes(h, &option[i].value, sizeof option[i].value);
