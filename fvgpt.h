@@ -1379,7 +1379,8 @@ FVG_DEF fvg_status fvg_head_read(fvg_ctx *c, fvg_head **out, fvg_weights *w);
   FVG__PRAGMA("GCC optimize(\"no-optimize-sibling-calls,no-thread-jumps,no-shrink-wrap\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-dominator-opts,no-tree-tail-merge,no-caller-saves\")") \
   FVG__PRAGMA("GCC optimize(\"no-tree-loop-optimize,no-move-loop-invariants,no-tree-pta\")") \
-  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations,no-tree-loop-im,no-defer-pop,no-partial-inlining\")")
+  FVG__PRAGMA("GCC optimize(\"no-expensive-optimizations,no-tree-loop-im\")") \
+  FVG__PRAGMA("GCC optimize(\"no-defer-pop,no-partial-inlining\")")
 #define FVG__SMALL_END FVG__PRAGMA("GCC pop_options")
 #define FVG__APART __attribute__((noinline))
 #define FVG__SELDOM_RUN_BEGIN
