@@ -1088,7 +1088,7 @@ typedef struct fvg_dataset_desc {
 } fvg_dataset_desc;
 
 /* Finds the pictures, labels and class names of a data set (section 6 of the manual); no picture is
-   read.  *out goes back with fvg_dataset_free.  FVG_E_ARG for a setting that is none, such as a
+   read.  *out goes back with fvg_dataset_free.  FVG_E_ARG for a setting out of range, such as a
    val_percent above 100. */
 FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_dataset_desc *desc);
 
@@ -1319,7 +1319,7 @@ typedef struct fvg_views_desc {
 typedef struct fvg_views fvg_views;
 
 /* desc NULL: random crops, by CLIP's own tower.  The data set and the learner must live longer.
-   FVG_E_ARG for a setting that is none. */
+   FVG_E_ARG for a setting out of range. */
 FVG_DEF fvg_status fvg_views_new(fvg_clip *m, fvg_views **out, const fvg_dataset *d,
                                  const fvg_views_desc *desc);
 
@@ -15464,7 +15464,7 @@ FVG_DEF fvg_status fvg_dataset_open(fvg_ctx *c, fvg_dataset *out, const fvg_data
     return fvg_fail(c, FVG_E_ARG, "data set: val_percent is %d, more than 100",
                     desc->val_percent);
   if ((unsigned)desc->mask_reading > FVG_MASK_ALPHA)
-    return fvg_fail(c, FVG_E_ARG, "data set: mask_reading %d is none of fvg_mask_reading",
+    return fvg_fail(c, FVG_E_ARG, "data set: mask_reading %d is no fvg_mask_reading",
                     (int)desc->mask_reading);
 
   fvg_dataset_desc d = *desc;
@@ -17287,11 +17287,11 @@ static int fvg__views_kept(const fvg_views_desc *desc) {
   return desc->augment == FVG_AUGMENT_FIXED_CROPS ? desc->n_crops : 1;
 }
 
-/* Fails if a setting is none. */
+/* Fails if a setting is out of range. */
 static fvg_status fvg__check_views_desc(fvg_ctx *c, const fvg_views_desc *desc) {
   const float scale = desc->crop_scale_min;
   if ((unsigned)desc->augment > FVG_AUGMENT_SQUASH)
-    return fvg_fail(c, FVG_E_ARG, "views: augment %d is none of fvg_augment", (int)desc->augment);
+    return fvg_fail(c, FVG_E_ARG, "views: augment %d is no fvg_augment", (int)desc->augment);
   if (scale >= 0 && scale <= 1) return FVG_OK;
   return fvg_fail(c, FVG_E_ARG, "views: crop_scale_min %g; it is a share of the image, up to 1",
                   (double)scale);
