@@ -214,14 +214,15 @@ def models(folder):
     torch.save(weights, os.path.join(folder, "bin", "pytorch_model.bin"))
     torch.jit.save(torch.jit.script(module), os.path.join(folder, "script", "clip.pt"))
     results = []
+    to = os.path.join(folder, "features.safetensors")
     for model in ("given", "bin", "script/clip.pt"):
         fvgpt, path = os.path.join(build, "fvgpt"), os.path.join(folder, model)
         done = subprocess.run([fvgpt, "info", "--model", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        features = subprocess.run([fvgpt, "encode", "--model", path, "--text", "red circle", "--out", out],
+        features = subprocess.run([fvgpt, "encode", "--model", path, "--text", "red circle", "--out", to],
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         check(done.returncode == 0 and features.returncode == 0, f"{model}: {done.stdout} {features.stdout}")
         about = done.stdout.decode().replace(path, "")
-        results.append((about, safetensors(out) if features.returncode == 0 else model))
+        results.append((about, safetensors(to) if features.returncode == 0 else model))
     check(results[0] == results[1], f"pytorch_model.bin is the model: {results[0][0]} {results[1][0]}")
     check(results[0] == results[2], f"clip.pt is the model: {results[0][0]} {results[2][0]}")
 
