@@ -7,14 +7,6 @@ model=examples/tiny-clip
 work=$build/test-newcomers
 export FVGPT_CACHE=none
 . tests/check.sh
-refused() {                                              # refused "what" "text in the last message" arguments of fvgpt...
-  what=$1
-  text=$2
-  shift 2
-  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
-  status=$?
-  check "$what: exit $status, $(tail -n 1 "$work/stderr")" sh -c "[ $status -eq 1 ] && grep '^fvgpt: ' '$work/stderr' | tail -n 1 | grep -q -F -e \"\$1\"" _ "$text"
-}
 told() {                                                 # told "what" "text in a message" arguments of fvgpt..., which succeeds
   what=$1
   text=$2

@@ -7,14 +7,6 @@ model=examples/tiny-clip
 work=$build/test-pitfalls
 export FVGPT_CACHE=none
 . tests/check.sh
-refused() {                                              # refused "what" "text in the message" arguments of fvgpt...
-  what=$1
-  text=$2
-  shift 2
-  "$fvgpt" "$@" >"$work/stdout" 2>"$work/stderr"
-  status=$?
-  check "$what: exit $status, $(tail -n 1 "$work/stderr")" sh -c "[ $status -eq 1 ] && grep '^fvgpt: ' '$work/stderr' | grep -v ': note: ' | tail -n 1 | grep -q -F -e \"\$1\"" _ "$text"
-}
 says() {                                                 # says "what" "text on either stream" arguments of fvgpt...
   what=$1
   text=$2

@@ -489,10 +489,6 @@ static fvg_status run(fvg_ctx *c, const void *options) {
   const int is_published = o->data.dataset_root && o->data.dataset;
   if (o->data.data.n != 1 && !is_published)
     return fvg_fail(c, FVG_E_ARG, "masks needs --model DIR and one --data ROOT");
-  if (o->any && o->text) {
-    return fvg_fail(c, FVG_E_ARG,
-                    "--any-class and --text: each says what masks are of; give one of them");
-  }
   mask_run r;
   memset(&r, 0, sizeof r);
   r.o = o;
