@@ -2,7 +2,7 @@
 
    How long the library's work takes, and what share of the processor it uses.  Cases: by default those in `cases`
    below; any numbers may stand in their places (gemm_MxNxK, image_b16_N or b32, text_N, METHOD_step_N and fvg_step_N
-   from 12 classes on, preprocess_WxH).  image_..._q8 and image_..._bf16 keep the weights so.  Each case runs in a
+   from 12 classes on, preprocess_WxH).  image_..._q8 and image_..._bf16 keep the weights in that form.  Each case runs in a
    process of its own, so that its peak memory is its own.
    Weights are noise at the real sizes of ViT-B/32 and ViT-B/16, read from a source that makes them up: no file is
    needed, and no copy of one counts as memory.  --json - prints JSON and no table.

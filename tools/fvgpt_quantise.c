@@ -48,8 +48,7 @@ static int is_in(const char *folder, const char *name) {
   return !is_absent(path);
 }
 
-/* Is a file of the model's folder, other than weights, still missing beside the new
-   ones? */
+/* Is a file of the model's folder, other than weights, still missing beside the new ones? */
 static int lacks_files(const char *from, const char *to) {
   static const char *const name[] = {
     "config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json",
